@@ -153,40 +153,60 @@ const block_shape interleave_nvfp4 = { .bytes = 36, .scale_offset = 0, .scale_by
                                        .code_offset = 4, .code_bytes = 32, .group_bytes = 8,
                                        .order = CODES_IN_HALVES };
 
-/* Blocks that wider instructions leave are done here. */
-static void split_mxfp4(const uint8_t *blocks, size_t count, uint8_t *codes, uint8_t *scales)
-{
-    size_t done = 0;
+/* Functions with wider instructions, which leave some blocks to plain code; NULL: none. */
+typedef struct {
+    split_wide *split;
+    join_wide *join;
+} wide_functions;
 
+static wide_functions find_wide(const block_shape *shape)
+{
 #if defined(__x86_64__)
-    if (kernels_get() == &kernels_avx512)
-        done = mxfp4_split_avx512(blocks, count, codes, scales);
+    const ckpt_kernels *k = kernels_get();
+    const int is_mxfp4 = shape == &interleave_mxfp4;
+
+    if (k == &kernels_avx512 && is_mxfp4)
+        return (wide_functions){ mxfp4_split_avx512, mxfp4_join_avx512 };
+    if (k == &kernels_avx2 && is_mxfp4)
+        return (wide_functions){ mxfp4_split_avx2, mxfp4_join_avx2 };
+    if ((k == &kernels_avx2 || k == &kernels_avx512) && shape == &interleave_nvfp4)
+        return (wide_functions){ nvfp4_split_avx2, nvfp4_join_avx2 };
 #endif
-    split_blocks(&interleave_mxfp4, blocks + done * interleave_mxfp4.bytes, count - done,
-                 codes + done * interleave_mxfp4.code_bytes, scales + done);
+    return (wide_functions){ NULL, NULL };
 }
 
-static void join_mxfp4(const uint8_t *codes, const uint8_t *scales, size_t count, uint8_t *blocks)
+/* Inlined with a constant shape, too. */
+INLINED void split_shape(const block_shape *shape, const uint8_t *blocks, size_t count,
+                         uint8_t *codes, uint8_t *scales)
 {
-    size_t done = 0;
+    split_wide *wide = find_wide(shape).split;
+    const size_t done = wide == NULL ? 0 : wide(blocks, count, codes, scales);
 
-#if defined(__x86_64__)
-    if (kernels_get() == &kernels_avx512)
-        done = mxfp4_join_avx512(codes, scales, count, blocks);
-#endif
-    join_blocks(&interleave_mxfp4, codes + done * interleave_mxfp4.code_bytes, scales + done,
-                count - done, blocks + done * interleave_mxfp4.bytes);
+    split_blocks(shape, blocks + done * shape->bytes, count - done,
+                 codes + done * shape->code_bytes, scales + done * shape->scale_bytes);
+}
+
+INLINED void join_shape(const block_shape *shape, const uint8_t *codes, const uint8_t *scales,
+                        size_t count, uint8_t *blocks)
+{
+    join_wide *wide = find_wide(shape).join;
+    const size_t done = wide == NULL ? 0 : wide(codes, scales, count, blocks);
+
+    join_blocks(shape, codes + done * shape->code_bytes, scales + done * shape->scale_bytes,
+                count - done, blocks + done * shape->bytes);
 }
 
 void interleave_split(const block_shape *shape, const void *blocks, size_t count, void *codes,
                       void *scales)
 {
-    if (shape == &interleave_mxfp4 && codes != NULL && scales != NULL)
-        split_mxfp4(blocks, count, codes, scales);
-    else if (shape == &interleave_q8_0 && codes != NULL && scales != NULL)
-        split_blocks(&interleave_q8_0, blocks, count, codes, scales);
-    else if (shape == &interleave_nvfp4 && codes != NULL && scales != NULL)
-        split_blocks(&interleave_nvfp4, blocks, count, codes, scales);
+    if (codes == NULL || scales == NULL)
+        split_blocks(shape, blocks, count, codes, scales);
+    else if (shape == &interleave_mxfp4)
+        split_shape(&interleave_mxfp4, blocks, count, codes, scales);
+    else if (shape == &interleave_q8_0)
+        split_shape(&interleave_q8_0, blocks, count, codes, scales);
+    else if (shape == &interleave_nvfp4)
+        split_shape(&interleave_nvfp4, blocks, count, codes, scales);
     else
         split_blocks(shape, blocks, count, codes, scales);
 }
@@ -195,11 +215,11 @@ void interleave_join(const block_shape *shape, const void *codes, const void *sc
                      void *blocks)
 {
     if (shape == &interleave_mxfp4)
-        join_mxfp4(codes, scales, count, blocks);
+        join_shape(&interleave_mxfp4, codes, scales, count, blocks);
     else if (shape == &interleave_q8_0)
-        join_blocks(&interleave_q8_0, codes, scales, count, blocks);
+        join_shape(&interleave_q8_0, codes, scales, count, blocks);
     else if (shape == &interleave_nvfp4)
-        join_blocks(&interleave_nvfp4, codes, scales, count, blocks);
+        join_shape(&interleave_nvfp4, codes, scales, count, blocks);
     else
         join_blocks(shape, codes, scales, count, blocks);
 }

@@ -1,7 +1,7 @@
 /*
  * interleave.h: convert between interleaved blocks (codes and scales of a fixed number of elements
  * side by side, as in GGUF) and separate rows of codes and of scales. It only moves nibbles and
- * bytes, so it is lossless. Plain C, but for MXFP4 with AVX-512, which gives the same bytes.
+ * bytes, so it is lossless. Plain C, but for FP4 with AVX2 and AVX-512, which give the same bytes.
  */
 #ifndef CKPT_KERNELS_INTERLEAVE_H
 #define CKPT_KERNELS_INTERLEAVE_H

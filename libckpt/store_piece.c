@@ -76,6 +76,19 @@ piece_rows store_rows_of(const ckpt_tensor *tensor, const ckpt_tile *tile,
     return rows;
 }
 
+/* Rows that can be split or joined in one call, because they have nothing between them. */
+static uint64_t rows_at_once(const store_piece *piece, const piece_rows *rows)
+{
+    const block_shape *shape = piece->form->shape;
+    const uint64_t blocks = piece->rect.row_bytes / shape->bytes;
+
+    return rows->part[CKPT_DATA] != NULL && rows->part[CKPT_SCALE] != NULL &&
+                   rows->pitch_bytes[CKPT_DATA] == blocks * shape->code_bytes &&
+                   rows->pitch_bytes[CKPT_SCALE] == blocks * shape->scale_bytes
+               ? piece->rect.row_count
+               : 1;
+}
+
 static uint8_t *row_at(const piece_rows *rows, ckpt_part part, uint64_t row)
 {
     return rows->part[part] == NULL ? NULL : rows->part[part] + row * rows->pitch_bytes[part];
@@ -86,6 +99,7 @@ ckpt_code store_read_piece(ckpt_store *store, const store_piece *piece, const pi
 {
     const file_rect *rect = &piece->rect;
     const size_t mark = arena_mark(scratch);
+    uint64_t rows;
     uint8_t *blocks;
     ckpt_code code;
 
@@ -94,11 +108,12 @@ ckpt_code store_read_piece(ckpt_store *store, const store_piece *piece, const pi
                               to->pitch_bytes[piece->part], err);
     if ((blocks = arena_alloc(scratch, rect->row_count * rect->row_bytes)) == NULL)
         return ckpt_fail_memory(err, "a tile", rect->row_count * rect->row_bytes);
+    rows = rows_at_once(piece, to);
     code = file_read_rect(store->files[piece->file].file, rect, blocks, rect->row_bytes, err);
-    for (uint64_t r = 0; r < rect->row_count && code == CKPT_OK; r++)
+    for (uint64_t r = 0; r < rect->row_count && code == CKPT_OK; r += rows)
         interleave_split(piece->form->shape, blocks + r * rect->row_bytes,
-                         rect->row_bytes / piece->form->shape->bytes, row_at(to, CKPT_DATA, r),
-                         row_at(to, CKPT_SCALE, r));
+                         rows * rect->row_bytes / piece->form->shape->bytes,
+                         row_at(to, CKPT_DATA, r), row_at(to, CKPT_SCALE, r));
     arena_rewind(scratch, mark);
     return code;
 }
@@ -106,10 +121,12 @@ ckpt_code store_read_piece(ckpt_store *store, const store_piece *piece, const pi
 void store_join_blocks(const store_piece *piece, const piece_rows *from, void *blocks)
 {
     const file_rect *rect = &piece->rect;
+    const uint64_t rows = rows_at_once(piece, from);
 
-    for (uint64_t r = 0; r < rect->row_count; r++)
+    for (uint64_t r = 0; r < rect->row_count; r += rows)
         interleave_join(piece->form->shape, row_at(from, CKPT_DATA, r),
-                        row_at(from, CKPT_SCALE, r), rect->row_bytes / piece->form->shape->bytes,
+                        row_at(from, CKPT_SCALE, r),
+                        rows * rect->row_bytes / piece->form->shape->bytes,
                         (uint8_t *)blocks + r * rect->row_bytes);
 }
 

@@ -64,36 +64,56 @@ static void test_mxfp4_blocks_are_those_of_gguf(void **state)
     assert_memory_equal(joined, blocks, sizeof blocks);
 }
 
-/* Those that are compiled for their numbers, against the same numbers at another address. */
+enum { MANY_BLOCKS = 256 + 41 };
+
+/* Split and join `count` blocks by a shape that is compiled for its numbers, and by the same at
+ * another address, which plain code does: also the bytes behind them must be the same. */
+static void check_shape(const block_shape *known, const uint8_t *blocks, size_t count)
+{
+    static uint8_t codes[2][MANY_BLOCKS * 32];
+    static uint8_t scales[2][MANY_BLOCKS * 4];
+    static uint8_t joined[2][MANY_BLOCKS * 36];
+    const block_shape other = *known;
+
+    memset(joined, 0xa5, sizeof joined);
+    memset(codes, 0xa5, sizeof codes);
+    memset(scales, 0xa5, sizeof scales);
+    for (int k = 0; k < 2; k++) {
+        const block_shape *shape = k == 0 ? known : &other;
+
+        interleave_split(shape, blocks, count, codes[k], scales[k]);
+        interleave_join(shape, codes[k], scales[k], count, joined[k]);
+        assert_memory_equal(joined[k], blocks, count * shape->bytes);
+    }
+    assert_memory_equal(joined[0], joined[1], sizeof joined[0]);
+    assert_memory_equal(codes[0], codes[1], sizeof codes[0]);
+    assert_memory_equal(scales[0], scales[1], sizeof scales[0]);
+}
+
+/* Every byte at every place of a block, and numbers of blocks of which wide code leaves some. */
 static void test_a_known_shape_gives_the_same_bytes(void **state)
 {
+    static const char *const sets[] = { "scalar", "avx2", "avx512" };
+    static uint8_t blocks[MANY_BLOCKS * 36];
+
     (void)state;
-    for (int id = CKPT_FORM_APART + 1; id < CKPT_FORM_COUNT; id++) {
-        const block_shape *known = stored_form_at((ckpt_stored_form)id)->shape;
-        const block_shape other = *known;
-        uint8_t blocks[41 * 36];
-        uint8_t codes[2][41 * 32];
-        uint8_t scales[2][41 * 4];
-        uint8_t joined[2][41 * 36];
+    for (size_t set = 0; set < sizeof sets / sizeof *sets; set++) {
+        if (kernels_find(sets[set]) == NULL)
+            continue;
+        assert_int_equal(setenv("CKPT_KERNELS", sets[set], 1), 0);
+        for (int id = CKPT_FORM_APART + 1; id < CKPT_FORM_COUNT; id++) {
+            const block_shape *known = stored_form_at((ckpt_stored_form)id)->shape;
 
-        for (size_t i = 0; i < sizeof blocks; i++)
-            blocks[i] = byte_at(i);
-        for (size_t count = 0; count <= 41; count++) {     /* wide code leaves some to plain code */
-            memset(joined, 0xa5, sizeof joined);
-            memset(codes, 0xa5, sizeof codes);
-            memset(scales, 0xa5, sizeof scales);
-            for (int k = 0; k < 2; k++) {
-                const block_shape *shape = k == 0 ? known : &other;
-
-                interleave_split(shape, blocks, count, codes[k], scales[k]);
-                interleave_join(shape, codes[k], scales[k], count, joined[k]);
-                assert_memory_equal(joined[k], blocks, count * shape->bytes);
-            }
-            assert_memory_equal(joined[0], joined[1], sizeof joined[0]);
-            assert_memory_equal(codes[0], codes[1], sizeof codes[0]);
-            assert_memory_equal(scales[0], scales[1], sizeof scales[0]);
+            for (size_t i = 0; i < sizeof blocks; i++)
+                blocks[i] = (uint8_t)(i / known->bytes + 37 * (i % known->bytes));
+            check_shape(known, blocks, MANY_BLOCKS);
+            for (size_t i = 0; i < sizeof blocks; i++)
+                blocks[i] = byte_at(i);
+            for (size_t count = 0; count <= 41; count++)
+                check_shape(known, blocks, count);
         }
     }
+    assert_int_equal(unsetenv("CKPT_KERNELS"), 0);
 }
 
 /* Other blocks of files: an F16 scale before 32 bytes in order, and four scales before four groups
