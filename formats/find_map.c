@@ -7,6 +7,7 @@
 #include "maps.h"
 #include "notes.h"
 #include "libckpt/config_number.h"
+#include "libckpt/foreign_codes.h"
 #include "libckpt/text.h"
 
 enum { MAP_BYTES_MAX = 1 << 22 };
@@ -266,21 +267,27 @@ int checkpoint_has_int4(const ckpt_checkpoint *c)
 static ckpt_code leave_family(ckpt_checkpoint *c, const json_value *config, ckpt_error *err)
 {
     const config_scheme scheme = checkpoint_scheme(c);
+    const char *package = foreign_codes_name(c->store->catalog);
     char method[CONFIG_METHOD_BYTES];
     ckpt_code code;
 
     if (c->family == NULL || c->format->map_names != NULL || c->options.map_file != NULL)
         return CKPT_OK;
     if ((family_fp8(c->family) == 0 || checkpoint_has_int4(c)) && scheme.is_decoded &&
-        !scheme.has_others)
+        !scheme.has_others && package == NULL)
         return CKPT_OK;
     config_find_method(config, method);
-    if (method[0] == '\0' || scheme.replaces_blocks)
+    if ((method[0] == '\0' && package == NULL) || scheme.replaces_blocks)
         return CKPT_OK;
-    code = note_add(&c->notes, err,
-                    "quantised as '%s' (quantization_config of config.json), which is not decoded: "
-                    "tensors are read as stored, not as family %s", method,
-                    family_name(c->family));
+    if (method[0] == '\0')
+        code = note_add(&c->notes, err,
+                        "quantised by %s, which is not decoded: tensors are read as stored, not as "
+                        "family %s", package, family_name(c->family));
+    else
+        code = note_add(&c->notes, err,
+                        "quantised as '%s' (quantization_config of config.json), which is not "
+                        "decoded: tensors are read as stored, not as family %s", method,
+                        family_name(c->family));
     family_free(c->family);
     c->family = NULL;
     return code;

@@ -167,9 +167,14 @@ static int has_modelopt_file(const rule_call *call)
 static int lacks_quantization_config(rule_call *call)
 {
     const loader_facts *f = call->facts;
+    const char *package = foreign_codes_name(f->in.logical);
 
-    return !has_modelopt_file(call) && f->in.config != NULL && f->quantization == NULL &&
-           f->quantised > 0 &&
+    if (has_modelopt_file(call) || f->in.config == NULL || f->quantization != NULL)
+        return 0;
+    if (package != NULL)
+        return say(call, "weights are quantised by %s, but config.json has no quantization_config",
+                   package);
+    return f->quantised > 0 &&
            say(call, "%zu weights are quantised, but config.json has no quantization_config: codes "
                "would be taken for numbers", f->quantised);
 }
@@ -209,8 +214,13 @@ static int has_other_method(rule_call *call)
 {
     const loader_facts *f = call->facts;
 
-    if (f->quantization == NULL || f->quantised == 0 || is_known_method(f))
+    const char *package = foreign_codes_name(f->in.logical);
+
+    if (f->quantization == NULL || (f->quantised == 0 && package == NULL) || is_known_method(f))
         return 0;
+    if (f->method == NULL && package != NULL)
+        return say(call, "weights are quantised by %s, but quantization_config has no quant_method",
+                   package);
     if (f->method == NULL)
         return say(call, "quantization_config has no quant_method");
     return strcmp(f->method, "mxfp8") == 0 && call->loader != LOADER_SGLANG &&

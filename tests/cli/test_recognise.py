@@ -276,6 +276,23 @@ def test_weights_that_are_not_seen_are_not_called_missing(ckpt, tmp_path, method
     assert f"quant_method is '{method}', whose tensors are not looked at" in done.out
 
 
+LLAMA = {"vocab_size": 8, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+         "intermediate_size": 64}
+
+
+@pytest.mark.parametrize("package, kind", [("GPTQ", "gptq"), ("MLX", "mlx"), ("AWQ", "awq")])
+def test_a_package_is_told_where_config_json_does_not_name_it(ckpt, tmp_path, package, kind):
+    """As in old checkpoints of AutoGPTQ, whose quantize_config.json is a file of its own."""
+    path = quantised_folder(tmp_path / "in", FORMATS[kind][0], LLAMA,
+                            quantize_config={"bits": 4, "group_size": 64})
+    seen = ckpt("ckpt-inspect", "--json", path).json
+    assert seen["family"] == "generic"
+    assert (f"quantised by {package}, which is not decoded: tensors are read as stored, not as "
+            "family llama") in seen["notes"]
+    said = ckpt("ckpt-inspect", "--for", "vllm", path, check=1).out
+    assert f"weights are quantised by {package}, but config.json has no quantization_config" in said
+
+
 def test_a_config_of_model_optimizer_beside_config_json_is_read(ckpt, tmp_path):
     """vLLM and SGLang read it, transformers does not; without a quant_algo it declares nothing."""
     tensors = {"weight": zeros("uint8", 64, 32), "weight_scale": zeros("uint8", 64, 2)}
