@@ -283,6 +283,9 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
                               opt.local_dir == NULL))
         return fail_usage(err, "'--delete-source' needs '--local-dir' and '--then "
                           "ckpt-convert' or '--then ckpt-shard'");
+    if (opt.delete_source && !then_names(s->then, opt.local_dir))
+        return hub_fail(HUB_USAGE, err, "'--delete-source' converts what is downloaded: the source "
+                        "after '--then' must be '%s', the folder of '--local-dir'", opt.local_dir);
     if (s->name.path[0] != '\0' &&
         (args->count > 1 || opt.include.count > 0 || opt.exclude.count > 0))
         return fail_usage(err, "a path in REPO chooses the files, and excludes FILEs, "

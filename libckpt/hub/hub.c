@@ -253,13 +253,13 @@ int hub_note_limits(hub *h, hub_bucket bucket, const http_reply *reply)
     else if ((text = http_header(reply, "Retry-After")) == NULL ||
              !hub_retry_after(text, clock_of(reply), &seconds))
         seconds = 4;
-    /* One second more than requested, because both clocks count full seconds. Many requests may be
-     * answered with 429 at once; their common wait is counted once, as only the time beyond the
-     * known wait is added. */
+    /* One second more than requested, because both clocks count full seconds; it is not counted
+     * as a wait. Many requests may be answered with 429 at once; their common wait is counted once,
+     * as only the time beyond the known wait is added. */
     now = clock_seconds();
-    until = now + (double)size_min(seconds, 86400) + 1;
+    until = now + (double)size_min(seconds, UINT32_MAX) + 1;
     if (until > pace->not_before) {
-        h->waited_seconds += until - (pace->not_before > now ? pace->not_before : now);
+        h->waited_seconds += until - (pace->not_before > now ? pace->not_before : now + 1);
         pace->not_before = until;
     }
     tell_wait(h, until - now);

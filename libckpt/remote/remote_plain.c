@@ -13,6 +13,7 @@
 #include "libckpt/text.h"
 
 #define INDEX_FILE "model.safetensors.index.json"
+#define WEIGHTS_FILE "model.safetensors"
 
 enum { INDEX_BYTES_MAX = 1 << 28 };
 
@@ -121,12 +122,13 @@ static int has_any(remote_session *s)
 ckpt_code remote_plain_look(remote_session *s, const char *file, ckpt_error *err)
 {
     static const char *const names[] = {
-        INDEX_FILE, "config.json", "model.safetensors", "generation_config.json",
+        INDEX_FILE, "config.json", WEIGHTS_FILE, "generation_config.json",
         "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
         "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
         "preprocessor_config.json", "hf_quant_config.json", "ckpt-manifest.json",
     };
     remote_entry *index = NULL;
+    int has_weights = 0;
     ckpt_code code = CKPT_OK;
 
     if (file[0] != '\0')
@@ -138,9 +140,15 @@ ckpt_code remote_plain_look(remote_session *s, const char *file, ckpt_error *err
 
         if ((code = remote_session_find(s, names[i], &entry, err)) == CKPT_OK && i == 0)
             index = entry;
+        has_weights |= code == CKPT_OK && entry != NULL &&
+                       (i == 0 || strcmp(names[i], WEIGHTS_FILE) == 0);
     }
     if (code == CKPT_OK && s->hides_absent && !has_any(s))
         return hub_fail(HUB_AUTH, err, "'%s' cannot be read: its server answers 403 for all files "
                         "of a checkpoint, and for files that do not exist", s->root);
+    if (code == CKPT_OK && s->hides_absent && !has_weights)
+        return hub_fail(HUB_AUTH, err, "'%s' has no weights that can be read: its server answers "
+                        "403 for '" INDEX_FILE "' and '" WEIGHTS_FILE "', as for files that do "
+                        "not exist; make them readable, or name a file", s->root);
     return code != CKPT_OK || index == NULL ? code : read_index(s, index, err);
 }

@@ -437,6 +437,16 @@ def test_a_command_that_is_no_converter_is_refused_before_any_request(download, 
     assert failed.json["reason"] == "usage" and hub.log == []
 
 
+@pytest.mark.parametrize("place", ["elsewhere", "other"])
+def test_another_source_than_the_download_is_refused_before_any_request(
+        download, hub, tmp_path, place):
+    (tmp_path / "other").mkdir()
+    failed = download("--delete-source", "--then", BUILD / "bin/ckpt-convert", "--dtype", "bf16",
+                      tmp_path / place, tmp_path / "R", check=2)
+    assert f"the source after '--then' must be '{download.folder}'" in failed.err
+    assert failed.json["reason"] == "usage" and hub.log == []
+
+
 @pytest.mark.parametrize("line,says", [("hello", "does not answer like ckpt-convert"),
                                        ("named /tmp", "does not answer like ckpt-convert")])
 def test_a_program_that_only_looks_like_a_converter_is_told_of(download, hub, tmp_path, line, says):

@@ -324,11 +324,12 @@ def test_a_hub_must_say_of_which_commit_or_content_its_bytes_are(ckpt, digest, h
 
 
 @pytest.mark.parametrize("port, path", [("hub", "*/revision/main"), ("hub", SHARD), ("cdn", SHARD)])
-def test_a_wait_of_an_hour_is_refused(ckpt, hub, env, port, path):
-    hub.fault("status", status=429, headers=[["Retry-After", "3600"]], port=port, path=path)
+@pytest.mark.parametrize("seconds", [3600, 100000])
+def test_a_long_wait_is_refused(ckpt, hub, env, port, path, seconds):
+    hub.fault("status", status=429, headers=[["Retry-After", str(seconds)]], port=port, path=path)
     done = ckpt("ckpt-inspect", f"hf://{ID}", check=2, env=env)
     assert done.err.endswith(f"'{ID}' requests a longer wait than this command allows: expected at "
-                             "most 1800 s, got 3601 s\n")
+                             f"most 1800 s, got {seconds} s\n")
 
 
 @pytest.mark.parametrize("more", [(), ("--quiet",)], ids=["", "quiet"])
@@ -590,6 +591,14 @@ def test_a_store_that_refuses_everything_is_told(ckpt, hub, env):
     hub.web_missing = 403
     done = ckpt("ckpt-inspect", f"{hub.url}/web/o/none", check=2, env=env)
     assert "/web/o/none' cannot be read: its server answers 403 for all files" in done.err
+
+
+def test_a_store_that_refuses_the_index_is_told(ckpt, hub, env):
+    hub.web_missing = 403
+    hub.fault("status", status=403, body="no", path="model.safetensors.index.json", count=99)
+    done = ckpt("ckpt-inspect", urls(hub)[2], check=2, env=env)
+    assert ("has no weights that can be read: its server answers 403 for "
+            "'model.safetensors.index.json' and 'model.safetensors'") in done.err
 
 
 @pytest.mark.parametrize("folder", ["a%20b/%C3%BC", "a%20b/ü", "a%20b/%c3%bc/"])

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "libckpt/file.h"
 #include "tools/cli/cli.h"
 
 enum { CANNOT_RUN = 127, LOOK_MS = 100 };
@@ -163,4 +164,27 @@ ckpt_code then_check(char **words, int with_places, ckpt_error *err)
     code = ask(asked, err);
     free(asked);
     return code;
+}
+
+/* The folder need not exist yet. malloc'd; NULL: nothing is where it would be. */
+static char *real_place(const char *path)
+{
+    char *real = realpath(path, NULL);
+
+    return real != NULL ? real : file_rename_target(path);
+}
+
+int then_names(char **words, const char *folder)
+{
+    char *place = real_place(folder);
+    int found = place == NULL;
+
+    for (size_t i = 1; words[i] != NULL && !found; i++) {
+        char *other = real_place(words[i]);
+
+        found = other != NULL && strcmp(other, place) == 0;
+        free(other);
+    }
+    free(place);
+    return found;
 }

@@ -11,4 +11,8 @@
  */
 ckpt_code then_check(char **words, int with_places, ckpt_error *err);
 
+/* 1 if an argument of the command is a path of this folder, or if nothing can be said because its
+ * parent does not exist. */
+int then_names(char **words, const char *folder);
+
 #endif
