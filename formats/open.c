@@ -607,6 +607,28 @@ const char *checkpoint_root_key(const ckpt_checkpoint *c)
     return c->root_key == NULL ? CHECKPOINT_ROOT_KEY : c->root_key;
 }
 
+ckpt_code checkpoint_check_root(const ckpt_checkpoint *c, const char *root, const char *advice,
+                                ckpt_error *err)
+{
+    const char *stored = checkpoint_stored_root(c);
+
+    return stored == NULL || strcmp(stored, root) == 0
+               ? CKPT_OK
+               : ckpt_fail(err, CKPT_E_FORMAT, "'%s': its key %s says %s, but its values have the "
+                           "root %s: they changed since it was written; %s", c->place.path,
+                           checkpoint_root_key(c), stored, root, advice);
+}
+
+ckpt_code checkpoint_note_root(const ckpt_checkpoint *c, const char *why, file_list *notes,
+                               ckpt_error *err)
+{
+    /* The bytes of a packed checkpoint are compared with their hashes when they are read. */
+    return checkpoint_stored_root(c) == NULL || c->root_key != NULL
+               ? CKPT_OK
+               : note_add(notes, err, "the root in the key %s of '%s' is not compared: %s",
+                          checkpoint_root_key(c), c->place.path, why);
+}
+
 const char *ckpt_note(const ckpt_checkpoint *checkpoint, size_t i)
 {
     return i < checkpoint->notes.count ? checkpoint->notes.names[i] : NULL;

@@ -37,5 +37,14 @@ ckpt_code checkpoint_read_vocabulary(const ckpt_checkpoint *checkpoint, ckpt_voc
 const char *checkpoint_stored_root(const ckpt_checkpoint *checkpoint);
 /* The name of the key that holds it. */
 const char *checkpoint_root_key(const ckpt_checkpoint *checkpoint);
+/* Fail if it holds another root than `root`, which is that of all its values; the error ends with
+ * `advice`. */
+ckpt_code checkpoint_check_root(const ckpt_checkpoint *checkpoint, const char *root,
+                                const char *advice, ckpt_error *err);
+/* Note that the root that it holds, if any, is not compared: `why`. Not of a packed checkpoint, of
+ * which all bytes that are read are compared with their hashes. */
+#define CHECKPOINT_ROOT_CHECK "ckpt-verify check does that"
+ckpt_code checkpoint_note_root(const ckpt_checkpoint *checkpoint, const char *why,
+                               file_list *notes, ckpt_error *err);
 
 #endif

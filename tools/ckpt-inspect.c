@@ -572,6 +572,9 @@ static ckpt_code inspect(const char *path, int *status, ckpt_error *err)
     }
     if ((code = inspect_note_config(c, err)) != CKPT_OK)
         goto out;
+    if (opt.stat && (code = checkpoint_note_root(c, CHECKPOINT_ROOT_CHECK, &c->notes,
+                                                 err)) != CKPT_OK)
+        goto out;
     in.checkpoint = c;
     in.source = opt.logical ? ckpt_logical(c) : ckpt_stored(c);
     in.catalog = ckpt_source_catalog(in.source);

@@ -591,7 +591,9 @@ static ckpt_code compare(const char *a_path, const char *b_path, int *status, ck
 
     if ((code = find_rules(rules, err)) != CKPT_OK ||
         (code = ckpt_open(a_path, &opt.open, &a, err)) != CKPT_OK ||
-        (code = ckpt_open(b_path, &opt.open, &b, err)) != CKPT_OK)
+        (code = ckpt_open(b_path, &opt.open, &b, err)) != CKPT_OK ||
+        (code = checkpoint_note_root(a, CHECKPOINT_ROOT_CHECK, &a->notes, err)) != CKPT_OK ||
+        (code = checkpoint_note_root(b, CHECKPOINT_ROOT_CHECK, &b->notes, err)) != CKPT_OK)
         goto out;
     options = make_compare_options(&meter);
     options.rules = rules;

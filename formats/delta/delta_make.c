@@ -160,6 +160,8 @@ static ckpt_code take_roots(make_job *job, const ckpt_run_options *run, ckpt_err
 
             code = delta_model_roots(&all, run, roots[i], err);
         }
+        if (code == CKPT_OK && inputs[i] != NULL)
+            code = delta_target_check_root(inputs[i], roots[i]->all, &job->out->notes, err);
         if (code == CKPT_OK && from->told[i] != NULL && from->told[i]->all[0] != '\0' &&
             roots[i]->all[0] != '\0' && strcmp(from->told[i]->all, roots[i]->all) != 0)
             code = ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' has a tensor that the deltas do not "

@@ -237,6 +237,22 @@ static ckpt_code note_left_out(pack_job *job, ckpt_error *err)
     return code;
 }
 
+/* The packed file holds what it is made of: damage can be found in it as before. */
+static ckpt_code note_other_root(pack_job *job, ckpt_error *err)
+{
+    const char *stored = checkpoint_stored_root(job->checkpoint);
+    const char *root = job->out->roots.all;
+
+    if (stored == NULL || strcmp(stored, root) == 0)
+        return CKPT_OK;
+    if (root[0] == '\0')
+        return checkpoint_note_root(job->checkpoint, "the values have no digest",
+                                    &job->out->notes, err);
+    return note_add(&job->out->notes, err, "the key %s of '%s' says %s: the values changed since "
+                    "it was written, and are packed as they are",
+                    checkpoint_root_key(job->checkpoint), job->options->source, stored);
+}
+
 /* Read all of the packed file, as any reader will: chunks are compared with their hashes. */
 static ckpt_code read_back(pack_job *job, ckpt_error *err)
 {
@@ -273,6 +289,7 @@ static ckpt_code write_packed(pack_job *job, ckpt_error *err)
         (code = packed_writer_seal(job->writer, "", "", &job->out->packed_bytes, err)) !=
             CKPT_OK ||
         (code = read_back(job, err)) != CKPT_OK ||
+        (code = note_other_root(job, err)) != CKPT_OK ||
         (code = packed_writer_seal(job->writer, is_plain ? roots->all : "",
                                    is_plain ? roots->main : "", &job->out->packed_bytes,
                                    err)) != CKPT_OK)

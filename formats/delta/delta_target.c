@@ -65,6 +65,23 @@ ckpt_code delta_target_loss(delta_target *t, int *is_there, quantise_loss *out, 
     return CKPT_OK;
 }
 
+ckpt_code delta_target_check_root(const delta_target *t, const char *root, file_list *notes,
+                                  ckpt_error *err)
+{
+    const size_t count = ckpt_catalog_count(ckpt_source_catalog(ckpt_logical(t->source)));
+    const int has_all = count == ckpt_catalog_count(t->in.logical->catalog);
+    const int may_round = t->plan != NULL && (t->plan->rules != NULL ||
+                                              t->plan->options.allow_lossy);
+
+    if (root[0] != '\0' && has_all && !may_round)
+        return checkpoint_check_root(t->source, root, "ckpt-shard --layout hf --no-digest makes a "
+                                     "copy of them as they are", err);
+    return checkpoint_note_root(t->source, root[0] == '\0' ? "the values have no digest"
+                                           : has_all ? "values may be rounded"
+                                                     : "it counts tensors that are left out",
+                                notes, err);
+}
+
 void delta_target_release(delta_target *t)
 {
     if (t->plan != NULL) {

@@ -39,6 +39,11 @@ ckpt_code delta_target_plan(const char *path, const delta_layout *layout,
                             const ckpt_open_options *open, delta_target *out, ckpt_error *err);
 void delta_target_release(delta_target *target);
 
+/* Compare the root that the source holds, if any, with `root`, that of `in`, after all tensors were
+ * read; note in `notes` if that is not of the same values. */
+ckpt_code delta_target_check_root(const delta_target *target, const char *root, file_list *notes,
+                                  ckpt_error *err);
+
 /* What rounding by rules lost, after all tensors were read. 0 in *is_there: nothing was rounded.
  * Refuses a loss above the limits. */
 ckpt_code delta_target_loss(delta_target *target, int *is_there, quantise_loss *out,
