@@ -88,20 +88,6 @@ static int scale_is_odd(const encode_job *job, uint64_t i)
            !(scale == 0 && encoding_of(job->from)->has_zero_scales);
 }
 
-static ckpt_code check_tensor_scale(const encode_job *job)
-{
-    float scale;
-
-    if (job->from->tensor_scale == CKPT_TENSOR_SCALE_NONE)
-        return CKPT_OK;
-    memcpy(&scale, job->in->part[CKPT_TENSOR_SCALE], sizeof scale);
-    if (scale > 0 && scale < __builtin_inff())
-        return CKPT_OK;
-    return ckpt_fail(job->err, CKPT_E_FORMAT,
-                     "tensor '%s': the scale of the tensor is %.9g, not a positive number",
-                     job->from->name, (double)scale);
-}
-
 static ckpt_code check_scales(const encode_job *job)
 {
     const ckpt_tensor *t = job->from;
@@ -164,7 +150,8 @@ ckpt_code encode_check_source(const encode_job *job)
         has_nan_code(job->in->part[CKPT_DATA], job->in->part_bytes[CKPT_DATA]))
         return fail_nan_code(job);
     if (!odd_ones_pass && job->from->scale_dtype != CKPT_NONE &&
-        ((code = check_tensor_scale(job)) != CKPT_OK || (code = check_scales(job)) != CKPT_OK))
+        ((code = values_check_whole_scale(job->from, job->in, job->err)) != CKPT_OK ||
+         (code = check_scales(job)) != CKPT_OK))
         return code;
     if ((code = check_block_scales(job)) != CKPT_OK)
         return code;

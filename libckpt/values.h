@@ -65,6 +65,10 @@ ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, con
 /* The last of these alone: code that goes by other numbers of a shape would read other values. */
 ckpt_code values_check_shape(const ckpt_tensor *tensor, const ckpt_tile *tile, ckpt_error *err);
 
+/* Refuse the scale of a whole tensor that is not a number above 0. */
+ckpt_code values_check_whole_scale(const ckpt_tensor *tensor, const ckpt_tile *tile,
+                                   ckpt_error *err);
+
 /* Describe one element for errors: "code 0x7E (448) x scale 2 (0x80)", or the number. `row` is
  * within the tile. */
 void values_text(const ckpt_tensor *tensor, const ckpt_tile *tile, uint64_t row, uint64_t col,

@@ -145,6 +145,18 @@ ckpt_code values_check_shape(const ckpt_tensor *t, const ckpt_tile *tile, ckpt_e
                      "of its weight_shape are %s", t->name, expected, got);
 }
 
+ckpt_code values_check_whole_scale(const ckpt_tensor *tensor, const ckpt_tile *tile,
+                                   ckpt_error *err)
+{
+    const float scale = tensor_scale_of(tile);
+
+    if (scale > 0 && isfinite(scale))
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_FORMAT,
+                     "tensor '%s': the scale of the tensor is %.9g, not a positive number",
+                     tensor->name, (double)scale);
+}
+
 ckpt_code values_check(const ckpt_tensor *tensor, const source_range *range, const ckpt_tile *tile,
                        ckpt_error *err)
 {

@@ -80,19 +80,19 @@ static ckpt_code check_tile(const ckpt_tensor *t, const source_range *range, con
 {
     uint64_t row;
     uint64_t scale_rows = 0;
+    ckpt_code code;
 
     if (t->scale_dtype != CKPT_NONE)
         source_scale_rows(t, range, &row, &scale_rows);
     if (has_not_finite(t->dtype, tile->part[CKPT_DATA],
                        range->row_count * ckpt_part_row_bytes(t, CKPT_DATA)) ||
-        (t->tensor_scale != CKPT_TENSOR_SCALE_NONE &&
-         has_not_finite(CKPT_F32, tile->part[CKPT_TENSOR_SCALE], sizeof(float))) ||
         (scale_rows > 0 && has_not_finite(t->scale_dtype, tile->part[CKPT_SCALE],
                                           scale_rows * ckpt_part_row_bytes(t, CKPT_SCALE))))
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "tensor '%s' has a NaN or an infinity in rows %" PRIu64 " to %" PRIu64,
                          t->name, range->row, range->row + range->row_count - 1);
-    return values_check(t, range, tile, err);
+    code = values_check_whole_scale(t, tile, err);
+    return code == CKPT_OK ? values_check(t, range, tile, err) : code;
 }
 
 /* ---- one tile ---- */

@@ -214,7 +214,9 @@ static void add_e8m0_scales(scale_statistics *s, const uint8_t *codes, uint64_t 
     }
 }
 
-static void add_scales(scale_statistics *s, const ckpt_tensor *t, const ckpt_tile *tile)
+/* The scale of the whole tensor, which every tile has, counts with the first. */
+static void add_scales(scale_statistics *s, const ckpt_tensor *t, const ckpt_tile *tile,
+                       int is_first)
 {
     const uint8_t *from = tile->part[CKPT_SCALE];
     const uint64_t bytes = ckpt_dtype_bits(t->scale_dtype) / 8;
@@ -222,6 +224,10 @@ static void add_scales(scale_statistics *s, const ckpt_tensor *t, const ckpt_til
     float scales[SCALES_AT_ONCE];
 
     s->count += count;
+    if (tile->part[CKPT_TENSOR_SCALE] != NULL && is_first) {
+        memcpy(scales, tile->part[CKPT_TENSOR_SCALE], sizeof *scales);
+        s->nans += isfinite(scales[0]) ? 0 : 1;
+    }
     if (t->scale_dtype == CKPT_F8_E8M0) {
         add_e8m0_scales(s, from, count);
         return;
@@ -261,7 +267,7 @@ ckpt_code statistics_add(tensor_statistics *s, const ckpt_tensor *tensor,
         add_floats(s, &values, range, buffer);
         add_codes(s, tensor, tile);
         if (!s->is_brief)
-            add_scales(&s->scales, tensor, tile);
+            add_scales(&s->scales, tensor, tile, range->row == 0);
     }
     s->count += range->row_count * cols;
     arena_rewind(scratch, mark);

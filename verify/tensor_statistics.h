@@ -18,7 +18,8 @@ enum { STATISTICS_CODES = 256, STATISTICS_EXPONENTS = 256 };
 typedef struct {
     uint64_t count;
     uint64_t zeros;                /* 0; for E8M0 the byte 0x00, which means 2^-127 */
-    uint64_t nans;                 /* NaN (for E8M0 the byte 0xFF), infinity */
+    uint64_t nans;                 /* NaN (for E8M0 the byte 0xFF), infinity; with the scale of the
+                                      whole tensor, if any */
     float min;                     /* of the others; min > max: no others */
     float max;
 } scale_statistics;

@@ -228,6 +228,39 @@ static ckpt_code rewrite_quantization(const config_change *change, char **text, 
     return code;
 }
 
+static ckpt_code has_scheme(const char *text, int *out, ckpt_error *err)
+{
+    char *found = NULL;
+    const ckpt_code code = json_member_text(text, "quantization_config", &found, err);
+
+    *out = code == CKPT_OK && found != NULL && found[0] == '{';
+    free(found);
+    return code;
+}
+
+/* As rewrite_quantization; but edits the scheme where multimodal models have it, if it is only
+ * there: two would contradict each other. */
+static ckpt_code rewrite_in_place(const config_change *change, char **text, ckpt_error *err)
+{
+    int found;
+    ckpt_code code = has_scheme(*text, &found, err);
+
+    for (size_t i = 0; i < CONFIG_LANGUAGE_PARTS && code == CKPT_OK && !found; i++) {
+        char *part = NULL;
+
+        code = json_member_text(*text, config_language_parts[i], &part, err);
+        if (code == CKPT_OK && part != NULL && part[0] == '{')
+            code = has_scheme(part, &found, err);
+        if (code == CKPT_OK && found &&
+            (code = rewrite_quantization(change, &part, err)) == CKPT_OK)
+            code = config_update(text, config_language_parts[i], part, err);
+        free(part);
+        if (found)
+            return code;
+    }
+    return code == CKPT_OK ? rewrite_quantization(change, text, err) : code;
+}
+
 /* vLLM assumes FP4 experts and E8M0 scales if expert_dtype is missing. */
 static const char *expert_dtype(const told_encoding *wanted)
 {
@@ -270,7 +303,7 @@ ckpt_code config_rewrite(const char *text, const config_change *change, char **o
     if (!wanted.is_quantised)
         code = drop_quantization(&edited, err);
     else if ((code = check_experts(change, err)) == CKPT_OK)
-        code = rewrite_quantization(change, &edited, err);
+        code = rewrite_in_place(change, &edited, err);
     if (code == CKPT_OK && (change->has_expert_dtype || wanted.expert_dtype == NULL))
         code = config_update(&edited, "expert_dtype",
                              change->has_expert_dtype ? expert_dtype(&wanted) : NULL, err);

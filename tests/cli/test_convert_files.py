@@ -37,6 +37,19 @@ def test_fp8_experts_are_told(config, golden):
     assert after == {**before, "expert_dtype": "fp8"}
 
 
+def test_a_scheme_inside_the_language_part_is_edited_there(config, golden_a, tmp_path):
+    """As multimodal models have it; a second one beside it could contradict it."""
+    path = shutil.copytree(golden_a, tmp_path / "in")
+    inside = json.loads((golden_a / "config.json").read_text())
+    inside["text_config"] = {"quantization_config": inside.pop("quantization_config")}
+    (path / "config.json").write_text(json.dumps(inside))
+    after, _ = config(path, "--experts", "bf16")
+    told, _ = config(golden_a, "--experts", "bf16")
+    assert "quantization_config" not in after
+    assert after["text_config"]["quantization_config"] == told["quantization_config"]
+    assert "modules_to_not_convert" in told["quantization_config"]
+
+
 def test_what_does_not_change_keeps_its_bytes(config, golden):
     _, text = config(golden, "--experts", "fp8")
     assert text == (golden / "config.json").read_text().replace('"expert_dtype": "fp4"',

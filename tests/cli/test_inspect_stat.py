@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from cli.quantised_models import PACKED
 from corrupt.files import Model, Tensor
 from interop.numpy_codes import e2m1, e4m3, e8m0
 
@@ -141,6 +142,23 @@ def test_a_product_beyond_f32_is_counted(ckpt, tmp_path):
         FP8 + "_scale_inv": Tensor("F8_E8M0", [1, 1], bytes([250]))}
     s = statistics(ckpt, model.write(tmp_path / "m"))[FP8]
     assert (s["infinities"], s["nans"], s["zeros"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("whole, odd", [(0.5, 0), (float("inf"), 1), (float("nan"), 1)])
+def test_a_divisor_of_a_tensor_that_is_not_a_number_is_told(ckpt, tmp_path, whole, odd):
+    """Divided by infinity, all values are 0, which are finite."""
+    model = Model()
+    name = FP4.removesuffix("weight")
+    model.config = {"model_type": "other", "quantization_config": PACKED}
+    model.files["model.safetensors"] = {
+        name + "weight_packed": Tensor("U8", [600, 8], bytes([0x21] * 4800)),
+        name + "weight_scale": Tensor("F8_E4M3", [600, 1], bytes([0x38] * 600)),
+        name + "weight_global_scale": Tensor("F32", [1], np.float32(whole).tobytes())}
+    path = model.write(tmp_path / "m")
+    s = statistics(ckpt, path)[FP4]
+    assert (s["scales"]["count"], s["scales"]["nans"]) == (600, odd)
+    out = ckpt("ckpt-inspect", "--stat", path).out
+    assert ("1 scales are no numbers" in out) == bool(odd)
 
 
 # ---- rows ----

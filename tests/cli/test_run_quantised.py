@@ -118,17 +118,21 @@ def nvfp4(ckpt, golden_a, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("part, last", [
-    ("weight_scale", b"\x7f"),
-    ("weight_scale_2", struct.pack("<f", float("nan"))),
-    ("weight_scale_2", struct.pack("<f", float("inf"))),
-], ids=["block scale NaN", "tensor scale NaN", "tensor scale infinite"])
-def test_scales_that_are_not_finite_are_refused_by_name(ckpt, data, nvfp4, tmp_path, part, last):
+WHOLE = "the scale of the tensor is {}, not a positive number"
+
+
+@pytest.mark.parametrize("part, last, why", [
+    ("weight_scale", b"\x7f", "NaN or an infinity"),
+    *(("weight_scale_2", struct.pack("<f", float(number)), WHOLE.format(number))
+      for number in ("nan", "inf", "-0.5", "0")),
+], ids=["block scale NaN", *(f"tensor scale {n}" for n in ("NaN", "infinite", "below 0", "0"))])
+def test_scales_that_are_not_numbers_above_0_are_refused_by_name(ckpt, data, nvfp4, tmp_path, part,
+                                                                 last, why):
     """The first expert is one that the prompt uses."""
     model = Model(nvfp4)
     scale = model[EXPERT.replace("weight", part)]
     scale.data = scale.data[:-len(last)] + last
     err = ckpt("ckpt-run", "--tokens", data / "golden-a.safetensors", "--out", tmp_path / "out",
                model.write(tmp_path / "in"), check=2).err
-    assert f"'{EXPERT}'" in err and "NaN or an infinity" in err and err.count("\n") == 1
+    assert f"'{EXPERT}'" in err and why in err and err.count("\n") == 1
     assert not (tmp_path / "out").exists()
