@@ -278,6 +278,10 @@ ckpt_code certify_deltas(const certify_deltas_options *o, certificate *c, ckpt_e
 
     if (o->count == 0)
         return CKPT_OK;
+    for (size_t i = 0; i < o->count; i++)
+        if (strcmp(o->paths[i], "-") == 0)
+            return ckpt_fail(err, CKPT_E_USAGE, "--delta is '-': expected a delta on disk, whose "
+                             "files the certificate lists (tar -x -C FOLDER unpacks the stream)");
     code = delta_chain_open(o->base, o->paths, o->count, &chain, err);
     if (code == CKPT_OK && chain.base != o->base)
         code = ckpt_fail(err, CKPT_E_USAGE, "'%s' is a whole checkpoint, not a delta: name it as "

@@ -59,7 +59,7 @@ static const cli_option diff_options[] = {
 
 #define PACK_EXCLUDES                                                                              \
     "format|encoding|checksum|delta-version|max-shard-size|measure|structural|like|dtype|"        \
-    "experts|scale-dtype|names|allow-lossy|quantize|spool|restart"
+    "experts|scale-dtype|names|allow-lossy|quantize|restart"
 
 static const cli_rule layout_rules[] = {
     { "base", NULL, PACK_EXCLUDES },
@@ -91,12 +91,14 @@ static const cli_command diff_command = {
         "as its DELTA '-', through ssh for example.\n\n"
         "With --base none the delta is against nothing: PACKED is one compressed file with all "
         "files of NEW but hidden ones, every part of it with a checksum. All commands read it like "
-        "the folder; ckpt-packed(5) describes it.",
+        "the folder; ckpt-packed(5) describes it. Its index is at its end: as '-' it is made in "
+        "--spool, read back there, and then sent.",
     .exit_notes = "0  done\n2  could not; one line on stderr says what failed",
     .examples = "ckpt-delta diff step-100 step-200 deltas/weight_v000001\n"
                 "ckpt-delta diff --like served iter_0000100 iter_0000200 deltas/weight_v000002\n"
                 "ckpt-delta diff step-100 step-200 - | ssh host ckpt-delta apply step-100 - next\n"
-                "ckpt-delta diff --base none DeepSeek-V4-Flash Flash.ckpt",
+                "ckpt-delta diff --base none DeepSeek-V4-Flash Flash.ckpt\n"
+                "ckpt-delta diff --base none Flash - | ssh host ckpt-delta apply --base none - F",
     .options = diff_options,
     .rules = layout_rules,
     .words = layout_words,
@@ -127,7 +129,7 @@ static const cli_option apply_options[] = {
 };
 
 static const cli_rule apply_rules[] = {
-    { "base", NULL, "base-check|in-place|spool" },
+    { "base", NULL, "base-check|in-place" },
     { "in-place", NULL, "restart|out|no-space-check" },
     { NULL, NULL, NULL }
 };
@@ -147,7 +149,7 @@ static const cli_command apply_command = {
         "checked, and what cannot be is told.\n"
         "\n"
         "DELTA may be '-': the stream of diff on standard input. It is checked as it arrives; "
-        "nothing is applied before all of it is there.",
+        "nothing is applied before all of it is there. With --base none PACKED may be '-'.",
     .exit_notes = "0  done\n1  the delta does not fit the base, or is applied already\n"
                   "2  could not; one line on stderr says what failed",
     .examples = "ckpt-delta apply DeepSeek-V4-Flash deltas/weight_v000001 Flash-1\n"

@@ -18,9 +18,17 @@
 
 /* ---- '-': a delta in a pipe ---- */
 
-static int is_stream(const char *path)
+int delta_command_is_stream(const char *path)
 {
     return strcmp(path, "-") == 0;
+}
+
+ckpt_code delta_command_check_source(const char *path, const char *role, ckpt_error *err)
+{
+    if (!delta_command_is_stream(path))
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE, "%s is '-': expected a checkpoint on disk, which standard "
+                     "input is not (use './-' for a folder '-')", role);
 }
 
 /* Receive the delta that is '-' among items 1 .. count, and put its path in its place. */
@@ -32,7 +40,7 @@ static ckpt_code take_stream(const delta_command *o, const cli_args *args, size_
     ckpt_code code;
 
     for (size_t i = 1; i <= count; i++) {
-        if (!is_stream(args->items[i]))
+        if (!delta_command_is_stream(args->items[i]))
             continue;
         if (found > 0)
             return ckpt_fail(err, CKPT_E_USAGE, "'-' is given twice: standard input has one delta");
@@ -46,6 +54,17 @@ static ckpt_code take_stream(const delta_command *o, const cli_args *args, size_
     return code;
 }
 
+ckpt_code delta_command_check_output(const delta_command *o, ckpt_error *err)
+{
+    if (!o->common.dry_run && (o->common.json || o->measure))
+        return ckpt_fail(err, CKPT_E_USAGE, "'-' writes to standard output: --json and "
+                         "--measure need another target");
+    if (!o->common.dry_run && isatty(STDOUT_FILENO))
+        return ckpt_fail(err, CKPT_E_USAGE, "'-' writes to standard output, which is a "
+                         "terminal: expected a pipe or a file");
+    return CKPT_OK;
+}
+
 /* Where the delta is made: at `target`, or for '-' in a folder that it is sent from. */
 static ckpt_code take_target(const delta_command *o, const char *target, delta_make_options *out,
                              delta_spool *spool, ckpt_error *err)
@@ -54,14 +73,10 @@ static ckpt_code take_target(const delta_command *o, const char *target, delta_m
     ckpt_code code;
 
     out->target = target;
-    if (!is_stream(target))
+    if (!delta_command_is_stream(target))
         return CKPT_OK;
-    if (!o->common.dry_run && (o->common.json || o->measure))
-        return ckpt_fail(err, CKPT_E_USAGE, "'-' writes the delta to standard output: --json and "
-                         "--measure need another target");
-    if (!o->common.dry_run && isatty(STDOUT_FILENO))
-        return ckpt_fail(err, CKPT_E_USAGE, "'-' writes the delta to standard output, which is a "
-                         "terminal: expected a pipe or a file");
+    if ((code = delta_command_check_output(o, err)) != CKPT_OK)
+        return code;
     if ((code = delta_spool_make(o->spool, spool, err)) == CKPT_OK) {
         out->target = spool->path;
         out->send_to = &output;
@@ -70,8 +85,7 @@ static ckpt_code take_target(const delta_command *o, const char *target, delta_m
     return code;
 }
 
-/* With '-' standard output is the delta's. */
-static void say_notes(const delta_command *o, const file_list *notes)
+void delta_command_say_notes(const delta_command *o, const file_list *notes)
 {
     for (size_t i = 0; i < notes->count && !o->common.quiet; i++) {
         char text[CKPT_ERROR_BYTES];
@@ -292,8 +306,8 @@ static void finish_made(const delta_command *o, const delta_made *made, const cl
                                      &made->notes, args->items[0] });
         return;
     }
-    if (is_stream(target))
-        say_notes(o, &made->notes);
+    if (delta_command_is_stream(target))
+        delta_command_say_notes(o, &made->notes);
     else
         print_made(o, made, target, seconds);
     if (!o->measure)
@@ -354,6 +368,8 @@ int delta_command_diff(const delta_command *o, const cli_args *args)
     }
     options.run = cli_run_options(&o->common, &meter);
     if ((code = take_make_options(o, &options, &err)) == CKPT_OK &&
+        (code = delta_command_check_source(args->items[0], "OLD", &err)) == CKPT_OK &&
+        (code = delta_command_check_source(args->items[1], "NEW", &err)) == CKPT_OK &&
         (code = take_target(o, args->items[2], &options, &out, &err)) == CKPT_OK)
         code = delta_make(&options, &made, &err);
     cli_meter_end(&meter);
@@ -383,6 +399,7 @@ int delta_command_rework(const delta_command *o, const cli_args *args, int is_re
 
     options.make.run = cli_run_options(&o->common, &meter);
     if ((code = take_make_options(o, &options.make, &err)) == CKPT_OK &&
+        (code = delta_command_check_source(args->items[0], "BASE", &err)) == CKPT_OK &&
         (code = take_stream(o, args, options.delta_count, &in, &err)) == CKPT_OK &&
         (code = take_target(o, target, &options.make, &out, &err)) == CKPT_OK)
         code = delta_rework(&options, &made, &err);
@@ -483,8 +500,11 @@ int delta_command_apply(const delta_command *o, const cli_args *args, const char
 
     options.run = cli_run_options(&o->common, &meter);
     if (options.delta_count == 0)
-        code = ckpt_fail(&err, CKPT_E_USAGE, "expected BASE, DELTA and DST, or --in-place");
-    else if ((code = take_stream(o, args, options.delta_count, &in, &err)) == CKPT_OK) {
+        code = ckpt_fail(&err, CKPT_E_USAGE, "DST is missing: expected BASE DELTA... DST, got only "
+                         "'%s' '%s'; name the new folder, or say --in-place to change '%s'",
+                         args->items[0], args->items[1], args->items[0]);
+    else if ((code = delta_command_check_source(args->items[0], "BASE", &err)) == CKPT_OK &&
+             (code = take_stream(o, args, options.delta_count, &in, &err)) == CKPT_OK) {
         is_begun = 1;
         code = delta_apply(&options, &outcome, &err);
     }

@@ -37,8 +37,15 @@ int delta_command_diff(const delta_command *o, const cli_args *args);
 int delta_command_apply(const delta_command *o, const cli_args *args, const char *target);
 int delta_command_rework(const delta_command *o, const cli_args *args, int is_reverse);
 int delta_command_pack(const delta_command *o, const cli_args *args, int is_packing);
-/* On stdout, unless the options forbid it. */
+/* '-': standard input or output. */
+int delta_command_is_stream(const char *path);
+/* Refuse '-' as a checkpoint. */
+ckpt_code delta_command_check_source(const char *path, const char *role, ckpt_error *err);
+/* Refuse options, and a terminal, that do not go with a delta on standard output. */
+ckpt_code delta_command_check_output(const delta_command *o, ckpt_error *err);
+/* On stdout, and where that is the delta's on stderr, unless the options forbid it. */
 void delta_command_print_notes(const delta_command *o, const file_list *notes);
+void delta_command_say_notes(const delta_command *o, const file_list *notes);
 int delta_command_inspect(const delta_command *o, const cli_args *args);
 
 #endif

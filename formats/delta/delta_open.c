@@ -47,6 +47,8 @@ static ckpt_code fail_not_delta(const ckpt_delta *d, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is a delta of SGLang's gpu_delta, protocol "
                          "%llu, which is not read: expected weight_v (slime, miles, SGLang) or "
                          "SkyRL", d->path, (unsigned long long)protocol);
+    if (!file_exists(d->path))
+        return ckpt_fail(err, CKPT_E_IO, "'%s' does not exist", d->path);
     return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not a delta: expected a directory with '%s' "
                      "whose metadata has delta_encoding", d->path, HF_INDEX_FILE);
 }

@@ -132,6 +132,20 @@ static ckpt_code send_header(int fd, const char *name, uint64_t size, ckpt_error
     return send_bytes(fd, &h, sizeof h, err);
 }
 
+static ckpt_code send_content(int fd, const ckpt_file *file, char *buffer, ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (uint64_t at = 0; code == CKPT_OK && at < file_size(file);) {
+        const size_t take = (size_t)size_min(file_size(file) - at, MOVE_BYTES);
+
+        if ((code = file_read_at(file, at, buffer, take, err)) == CKPT_OK)
+            code = send_bytes(fd, buffer, take, err);
+        at += take;
+    }
+    return code;
+}
+
 static ckpt_code send_file(int fd, const char *directory, const char *name, char *buffer,
                            ckpt_error *err)
 {
@@ -142,15 +156,9 @@ static ckpt_code send_file(int fd, const char *directory, const char *name, char
 
     if (path == NULL)
         return ckpt_fail_memory(err, "a path", strlen(name));
-    if ((code = file_open(path, &file, err)) == CKPT_OK)
-        code = send_header(fd, name, file_size(file), err);
-    for (uint64_t at = 0; code == CKPT_OK && at < file_size(file);) {
-        const size_t take = (size_t)size_min(file_size(file) - at, MOVE_BYTES);
-
-        if ((code = file_read_at(file, at, buffer, take, err)) == CKPT_OK)
-            code = send_bytes(fd, buffer, take, err);
-        at += take;
-    }
+    if ((code = file_open(path, &file, err)) == CKPT_OK &&
+        (code = send_header(fd, name, file_size(file), err)) == CKPT_OK)
+        code = send_content(fd, file, buffer, err);
     if (code == CKPT_OK)
         code = send_bytes(fd, zeros, (size_t)padding_of(file_size(file)), err);
     file_close(file, NULL);
@@ -175,6 +183,21 @@ ckpt_code delta_stream_send(const char *directory, int fd, ckpt_error *err)
     if (code == CKPT_OK)
         code = send_bytes(fd, end, sizeof end, err);
     file_list_free(&names);
+    free(buffer);
+    return code;
+}
+
+ckpt_code delta_stream_send_packed(const char *path, int fd, ckpt_error *err)
+{
+    char *buffer = malloc(MOVE_BYTES);
+    ckpt_file *file = NULL;
+    ckpt_code code;
+
+    if (buffer == NULL)
+        return ckpt_fail_memory(err, "a copy buffer", MOVE_BYTES);
+    if ((code = file_open(path, &file, err)) == CKPT_OK)
+        code = send_content(fd, file, buffer, err);
+    file_close(file, NULL);
     free(buffer);
     return code;
 }
@@ -478,6 +501,28 @@ ckpt_code delta_stream_receive(int fd, const char *directory, const ckpt_run_opt
     table_release(&r.numbers);
     json_free(r.side);
     free(r.files);
+    free(r.buffer);
+    return code;
+}
+
+ckpt_code delta_stream_receive_packed(int fd, const char *path, const ckpt_run_options *run,
+                                      ckpt_error *err)
+{
+    receiver r = { .fd = fd, .run = run, .buffer = malloc(MOVE_BYTES) };
+    ckpt_file *to = NULL;
+    size_t got = MOVE_BYTES;
+    ckpt_code code;
+
+    if (r.buffer == NULL)
+        return ckpt_fail_memory(err, "a copy buffer", MOVE_BYTES);
+    code = file_open_new(path, &to, err);
+    for (uint64_t at = 0; code == CKPT_OK && got == MOVE_BYTES; at += got)
+        if ((code = receive_some(&r, r.buffer, MOVE_BYTES, &got, err)) == CKPT_OK)
+            code = file_write_at(to, at, r.buffer, got, err);
+    if (code == CKPT_OK)
+        code = file_close(to, err);
+    else
+        file_close(to, NULL);
     free(r.buffer);
     return code;
 }

@@ -26,6 +26,12 @@ ckpt_code delta_stream_send(const char *directory, int fd, ckpt_error *err);
 ckpt_code delta_stream_receive(int fd, const char *directory, const ckpt_run_options *run,
                                ckpt_error *err);
 
+/* The same for a packed checkpoint, whose file is the stream. Its index is at its end, so that it
+ * waits in a file, too; reading that finds a stream that ended early. */
+ckpt_code delta_stream_send_packed(const char *path, int fd, ckpt_error *err);
+ckpt_code delta_stream_receive_packed(int fd, const char *path, const ckpt_run_options *run,
+                                      ckpt_error *err);
+
 /* A folder for a delta that is in a stream. */
 typedef struct {
     char *folder;               /* a new hidden folder */

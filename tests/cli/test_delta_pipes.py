@@ -216,6 +216,25 @@ def test_what_cannot_go_with_a_stream_is_refused(ckpt, steps):
     assert "standard input has one delta" in said
 
 
+def test_a_packed_checkpoint_goes_through_a_pipe(ckpt, golden_a, tmp_path):
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    ckpt("ckpt-delta", "diff", "--base", "none", golden_a, tmp_path / "p.ckpt")
+    sent = stream_of("diff", "--base", "none", "--spool", spool, golden_a, "-")
+    assert sent == (tmp_path / "p.ckpt").read_bytes()
+    ckpt("ckpt-delta", "apply", "--base", "none", "--spool", spool, "-", tmp_path / "out",
+         input=sent)
+    assert tree(tmp_path / "out") == tree(golden_a)
+    for cut in (0, 5, len(sent) // 2, len(sent) - 1):
+        said = ckpt("ckpt-delta", "apply", "--base", "none", "--spool", spool, "-",
+                    tmp_path / "cut", input=sent[:cut], check=2).err
+        assert "'-' is not a" in said and "packed checkpoint" in said
+    said = ckpt("ckpt-delta", "diff", "--json", "--base", "none", golden_a, "-", check=2).json
+    assert "'-' writes to standard output" in said["error"]
+    assert list(spool.iterdir()) == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "p.ckpt", "spool"]
+
+
 def test_a_delta_for_skyrl_goes_through_a_pipe_and_is_measured(ckpt, trained, tmp_path):
     """Its data files have other names, and nothing of them is left."""
     spool = tmp_path / "spool"

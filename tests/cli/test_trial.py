@@ -286,7 +286,11 @@ ckpt-verify certificate cert.json tiny --key key.pem | is not a public key | ope
 ckpt-verify check --manifest cert.json tiny | is a certificate, not a manifest
 ckpt-verify logits tiny bf16 | 'tiny' has no tensor 'logits'
 ckpt-delta apply d5 tiny out | 'tiny' is a whole checkpoint, not a delta
-ckpt-delta apply tiny d5 | expected BASE, DELTA and DST, or --in-place
+ckpt-delta apply tiny d5 | DST is missing | got only 'tiny' 'd5' | --in-place
+ckpt-delta apply - d5 out | BASE is '-'
+ckpt-delta diff tiny - out | NEW is '-'
+ckpt-delta apply tiny d6 out | 'd6' does not exist
+ckpt-verify certify --delta - --out c.json tiny | --delta is '-': expected a delta on disk
 ckpt-delta apply tiny d5 tiny | 'tiny' already exists
 ckpt-delta apply --base none tiny out | is not a packed checkpoint
 ckpt-delta inspect p.ckpt | is a packed checkpoint, not a delta: ckpt-inspect lists it
