@@ -139,6 +139,14 @@ static int means_keep(const char *word)
     return 0;
 }
 
+/* 1 for the other types of llama.cpp's quantiser, as Q4_K_M, IQ2_XXS and TQ1_0. */
+static int is_ggml_type(const char *word)
+{
+    const char *q = strchr("iItT", word[0]) != NULL ? word + 1 : word;
+
+    return (*q == 'q' || *q == 'Q') && q[1] >= '1' && q[1] <= '6';
+}
+
 const char *class_rules_preset_at(size_t i)
 {
     return i < sizeof presets / sizeof *presets ? presets[i].name : NULL;
@@ -225,6 +233,10 @@ static ckpt_code set_rule(void *out, weight_class class, const char *word, ckpt_
     if (rule == NULL && means_keep(word))
         return ckpt_fail(err, CKPT_E_USAGE, "--quantize: there is no rule '%s'; keep leaves "
                          "weights as they are", word);
+    if (rule == NULL && is_ggml_type(word))
+        return ckpt_fail(err, CKPT_E_USAGE, "--quantize: there is no rule '%s'; of the types of "
+                         "llama.cpp there is q8_0: llama-quantize makes the others of the GGUF "
+                         "file that ckpt-shard writes", word);
     if (rule == NULL && strcmp(word, "keep") != 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--quantize: there is no rule '%s'; the nearest is "
                          "'%s'", word, find_nearest(word));

@@ -77,7 +77,8 @@ static const cli_hint hints[] = {
     { "--revision", "put it behind the name: hf://OWNER/NAME@REVISION" },
     { "--layers", "use --tensors 'layers.0.*'" }, { "--layer", "use --tensors 'layers.0.*'" },
     { "--filter", "use --tensors GLOB" }, { "--keys", "use --names-only" },
-    { "--stats", "use --stat" }, { NULL, NULL }
+    { "--stats", "use --stat" }, { "-m", "give its path as the argument" },
+    { "--model", "give its path as the argument" }, { NULL, NULL }
 };
 
 static const cli_topic known_files[] = {
@@ -530,12 +531,28 @@ static ckpt_code print_all(const inspection *in, ckpt_error *err)
     return opt.values == NULL ? CKPT_OK : print_rows(in, err);
 }
 
+/* The names of files and those of the family differ: a pattern of the one may be meant for the
+ * other. */
+static ckpt_code fail_glob(const inspection *in, const char *glob, const char *path,
+                           ckpt_error *err)
+{
+    const ckpt_catalog *others = ckpt_source_catalog(
+        opt.logical ? ckpt_stored(in->checkpoint) : ckpt_logical(in->checkpoint));
+    const char *what = !catalog_has_match(others, glob) ? ""
+                       : opt.logical                    ? ", but its stored names: --logical, "
+                                                          "--stat and --values take those that "
+                                                          "--logical lists"
+                                                        : ", but with --logical";
+
+    return ckpt_fail(err, CKPT_E_USAGE, "--tensors '%s' matches no tensor of '%s'%s", glob, path,
+                     what);
+}
+
 static ckpt_code check_globs(const inspection *in, const char *path, ckpt_error *err)
 {
     for (size_t i = 0; i < opt.globs.count; i++)
         if (!catalog_has_match(in->catalog, opt.globs.items[i]))
-            return ckpt_fail(err, CKPT_E_USAGE, "--tensors '%s' matches no tensor of '%s'",
-                             opt.globs.items[i], path);
+            return fail_glob(in, opt.globs.items[i], path, err);
     return CKPT_OK;
 }
 

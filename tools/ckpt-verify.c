@@ -457,6 +457,19 @@ static void print_difference(const ckpt_difference *d)
         printf("  %s: %s in A, %s in B\n", ckpt_difference_name(d->kind), a, b);
 }
 
+/* 1 when one side lacks tensors mtp.*, as most GGUF files do, and that is all. */
+static int lacks_mtp_alone(const ckpt_comparison *c)
+{
+    const char **const missing[] = { c->missing_in_a, c->missing_in_b };
+    const size_t counts[] = { c->missing_in_a_count, c->missing_in_b_count };
+
+    for (int side = 0; side < 2; side++)
+        for (size_t i = 0; i < counts[side]; i++)
+            if (!digest_is_mtp(missing[side][i]))
+                return 0;
+    return c->differing_count == 0 && counts[0] + counts[1] > 0;
+}
+
 static void print_comparison(const ckpt_comparison *c)
 {
     printf("%s: %zu tensors, %" PRIu64 " elements compared",
@@ -485,6 +498,8 @@ static void print_comparison(const ckpt_comparison *c)
                     (const char *const *)c->inputs[i].notes->names, c->inputs[i].notes->count);
     if (c->config.note != NULL)
         printf("note  %s\n", c->config.note);
+    if (lacks_mtp_alone(c))
+        printf("note  only tensors mtp.* are missing: --main compares without them\n");
 }
 
 static compare_options make_compare_options(cli_meter *meter)

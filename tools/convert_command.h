@@ -135,6 +135,10 @@ typedef struct {
     { "--gpu", "conversions need none" }, { "--device", "conversions need none" },               \
     { "--cuda", "conversions need none" },                                                       \
     { "--compress", "ckpt-delta diff --base none SRC DST packs a checkpoint" },                  \
+    { "--outtype", "use --dtype, or ckpt-shard --layout gguf" },                                 \
+    { "--outfile", "give the folder DST as the last argument" },                                 \
+    { "--split-max-size", "use --max-shard-size" }, { "--gguf", "use ckpt-shard --layout gguf" },  \
+    { "--imatrix", "llama-quantize uses it, on the GGUF file that ckpt-shard writes" },          \
     { "bfloat16", "it is called bf16" }, { "float32", "it is called f32" },                      \
     { "float16", "use bf16 or f32" }, { "fp16", "use bf16 or f32" }, { "f16", "use bf16 or f32" }, \
     { "fp32", "it is called f32" }, { "nvfp4", "use --quantize nvfp4" },                         \

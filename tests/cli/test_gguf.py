@@ -673,6 +673,13 @@ def test_a_tokenizer_that_is_left_behind_is_noted(ckpt, spoken, tmp_path):
 
 # ---- without next-token blocks ----
 
+def test_a_file_without_next_token_blocks_is_told_how_to_compare(ckpt, golden_a, tmp_path):
+    ckpt("ckpt-shard", *BARE[:-1], golden_a, tmp_path / "gguf")
+    note = "only tensors mtp.* are missing: --main compares without them"
+    assert note in ckpt("ckpt-verify", "compare", golden_a, tmp_path / "gguf", check=1).out
+    assert note not in ckpt("ckpt-verify", "compare", "--main", golden_a, tmp_path / "gguf").out
+
+
 def test_a_file_alone_is_compared_without_what_configs_say_of_next_token_blocks(
         ckpt, golden_a, tmp_path):
     without = tmp_path / "without"

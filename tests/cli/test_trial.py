@@ -1,7 +1,7 @@
 """Wrong invocations of two trials: each is refused in one line that says what it is and what to do.
 
 Paths are relative to a folder with: `tiny`, a checkpoint; `bf16`, the same in BF16; `dist`, a
-torch_dist; `g.gguf`, `p.ckpt`, GGUF and packed; `tiny5`, other values, and `d5`, the delta to it;
+torch_dist; `g`, `p.ckpt`, GGUF and packed; `tiny5`, other values, and `d5`, the delta to it;
 `cert.json`, a certificate; `precious`, a folder of somebody's; files of other programs; `absent` is
 not there.
 """
@@ -26,7 +26,7 @@ def place(tmp_path_factory):
     run_tool("ckpt-convert", "--dtype", "bf16", folder / "tiny", folder / "bf16")
     run_tool("ckpt-shard", "--layout", "torch_dist", folder / "tiny", folder / "dist")
     run_tool("ckpt-shard", "--layout", "gguf", "--without-tokenizer", folder / "tiny",
-             folder / "g.gguf")
+             folder / "g")
     run_tool("ckpt-synth", "--config", "tiny", "--layers", "2", "--seed", 5, folder / "tiny5")
     run_tool("ckpt-delta", "diff", folder / "tiny", folder / "tiny5", folder / "d5")
     run_tool("ckpt-delta", "diff", "--base", "none", folder / "tiny", folder / "p.ckpt")
@@ -259,10 +259,21 @@ ckpt-convert --max-relf 2% --quantize v4-release bf16 out | '2%' is not a number
 ckpt-convert --sticky-scale --quantize v4-release bf16 out | --like: give it
 ckpt-shard --format gguf tiny out | use --layout
 ckpt-shard --layout safetensors tiny out | expected one of torch_dist mp hf gguf
+ckpt-shard --layout gguf --without-tokenizer tiny flash.gguf | would be a folder | without '.gguf'
+ckpt-convert tiny x.safetensors | would be a folder | without '.safetensors'
+ckpt-convert tiny --outtype bf16 --outfile x | ckpt-shard --layout gguf
+ckpt-convert tiny --outfile x | the last argument
+ckpt-shard --layout gguf --split-max-size 4G tiny out | use --max-shard-size
+ckpt-shard --layout gguf --quantize Q4_K_M bf16 out | 'Q4_K_M'; of the types of llama.cpp there
+ckpt-shard --layout gguf --quantize experts=iq2_xxs bf16 out | llama-quantize makes the others
+ckpt-shard --layout gguf --quantize Q8_0 bf16 out | the nearest is 'q8_0'
+ckpt-inspect -m tiny | give its path as the argument
+ckpt-inspect --tensors layers.0.* g | matches no tensor | but with --logical
+ckpt-inspect --stat --tensors blk.0.* g | matches no tensor | but its stored names
 ckpt-shard --layout gguf tiny out | no tokenizer.json | --without-tokenizer
 ckpt-shard --layout gguf --mp 2 tiny out | --mp only applies to --layout mp
 ckpt-shard --layout hf --gguf-dialect ds4 tiny out | needs --layout gguf, got hf
-ckpt-shard --layout hf g.gguf g.gguf | are the same
+ckpt-shard --layout hf g g | are the same
 ckpt-shard --layout torch_dist --pp 3 tiny out | legal values are: 1 2
 ckpt-inspect ms://x | expected ms://OWNER/NAME
 ckpt-inspect --revision main hf://a/b | hf://OWNER/NAME@REVISION
