@@ -470,7 +470,8 @@ static ckpt_code put_all(json_writer *w, const inspection *in, ckpt_error *err)
 static ckpt_code read_statistics(inspection *in, ckpt_error *err)
 {
     static cli_meter meter;      /* outlives this function: cli_fail erases its line */
-    statistics_options with = { .wanted = in->chosen, .codes = 1, .exponents = opt.histogram };
+    statistics_options with = { .wanted = in->chosen, .exponents = opt.histogram,
+                                .codes = opt.histogram || opt.common.json || opt.jsonl };
     ckpt_code code;
 
     with.run = cli_run_options(&opt.common, &meter);

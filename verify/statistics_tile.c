@@ -143,11 +143,10 @@ static void count_bytes(const uint8_t *bytes, uint64_t size, uint64_t counts[256
     }
 }
 
-/* Codes of the largest magnitude, without a histogram. */
-static uint64_t count_largest(ckpt_dtype dtype, const uint8_t *codes, uint64_t size)
+/* Fields of bytes that have this value, without a histogram. */
+static uint64_t count_equal(const uint8_t *bytes, uint64_t size, uint8_t mask, uint8_t value)
 {
     enum { CHUNK = 240 };          /* below 256: sums of a chunk are bytes */
-    const uint8_t largest = dtype == CKPT_F8_E5M2 ? 0x7b : 0x7e;
     uint64_t count = 0;
     uint64_t i = 0;
 
@@ -155,12 +154,20 @@ static uint64_t count_largest(ckpt_dtype dtype, const uint8_t *codes, uint64_t s
         uint8_t found = 0;
 
         for (int k = 0; k < CHUNK; k++)
-            found = (uint8_t)(found + ((codes[i + (uint64_t)k] & 0x7f) == largest));
+            found = (uint8_t)(found + ((bytes[i + (uint64_t)k] & mask) == value));
         count += found;
     }
     for (; i < size; i++)
-        count += (codes[i] & 0x7f) == largest;
+        count += (bytes[i] & mask) == value;
     return count;
+}
+
+/* Codes of the largest magnitude, with either sign. */
+static uint64_t count_largest(ckpt_dtype dtype, const uint8_t *codes, uint64_t size)
+{
+    if (dtype == CKPT_F4)
+        return count_equal(codes, size, 0x07, 0x07) + count_equal(codes, size, 0x70, 0x70);
+    return count_equal(codes, size, 0x7f, dtype == CKPT_F8_E5M2 ? 0x7b : 0x7e);
 }
 
 static void add_codes(tensor_statistics *s, const ckpt_tensor *t, const ckpt_tile *tile)
@@ -171,7 +178,7 @@ static void add_codes(tensor_statistics *s, const ckpt_tensor *t, const ckpt_til
 
     if (code_count == 0)
         return;
-    if (code_count == STATISTICS_CODES && s->is_brief) {
+    if (s->codes == NULL) {
         s->saturated += count_largest(t->dtype, tile->part[CKPT_DATA],
                                       tile->part_bytes[CKPT_DATA]);
         return;
@@ -184,8 +191,7 @@ static void add_codes(tensor_statistics *s, const ckpt_tensor *t, const ckpt_til
     }
     for (unsigned c = 0; c < code_count; c++) {
         s->saturated += statistics_is_largest(t->dtype, c) ? codes[c] : 0;
-        if (s->codes != NULL)
-            s->codes[c] += codes[c];
+        s->codes[c] += codes[c];
     }
 }
 

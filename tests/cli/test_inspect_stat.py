@@ -93,6 +93,17 @@ def test_codes_and_scales_are_counted(ckpt, made):
     assert "scales" not in said["plain"] and "codes" not in said["plain"]
 
 
+def test_saturated_codes_are_told_without_counts_of_all_codes(ckpt, made):
+    """Text has no counters: it counts these codes alone."""
+    path, _, _ = made
+    said = statistics(ckpt, path)
+    out = ckpt("ckpt-inspect", "--stat", path).out
+    for name in FP4, FP8:
+        line, = (x for x in out.splitlines() if f"  {name}  " in x)
+        share = 100 * said[name]["saturated"] / said[name]["count"]
+        assert f"  saturated {share:.4f}%" in line and share > 0
+
+
 def test_histogram_counts_powers_of_two(ckpt, made):
     path, values, _ = made
     said = statistics(ckpt, path, "--histogram")
