@@ -127,6 +127,8 @@ ckpt_code file_remove_empty(const char *path, ckpt_error *err);
 /* Remove the temporary files of file_begin_replacing that a killed run left behind, ".*.tmp", at
  * any depth. */
 ckpt_code file_remove_temporaries(const char *directory, ckpt_error *err);
+/* Only those of the file `name` below a folder that has other files, too. */
+ckpt_code file_remove_temporaries_of(const char *directory, const char *name, ckpt_error *err);
 ckpt_code file_sync_tree(const char *path, ckpt_error *err);           /* files and directories */
 /* The same; calls `synced` after every file, with its size. */
 ckpt_code file_sync_tree_told(const char *path, void (*synced)(void *context, uint64_t bytes),

@@ -1,6 +1,7 @@
 /* file_whole.c: files that are read, written or copied from end to end. */
 #include "file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -142,10 +143,11 @@ ckpt_code file_read_named(const char *path, uint64_t max_bytes, char **out, size
 
 /* ---- writing ---- */
 
+enum { NAME_KEPT = 200 };              /* a name has at most 255 bytes with what is added */
+
 /* A unique hidden name beside `path`; malloc'd. */
 static char *temporary_name(const char *path)
 {
-    enum { NAME_KEPT = 200 };          /* a name has at most 255 bytes with what is added */
     const char *slash = strrchr(path, '/');
     const char *name = slash == NULL ? path : slash + 1;
     char *temporary = NULL;
@@ -157,6 +159,51 @@ static char *temporary_name(const char *path)
                  name, suffix) < 0)
         return NULL;
     return temporary;
+}
+
+/* Whether it is a temporary name for `name`. */
+static int is_temporary_of(const char *temporary, const char *name)
+{
+    enum { DIGITS = 8 };
+    const size_t kept = size_min(strlen(name), NAME_KEPT);
+    const char *digits;
+
+    if (strlen(temporary) != 1 + kept + 1 + DIGITS + strlen(".tmp"))
+        return 0;
+    digits = temporary + 1 + kept + 1;
+    return temporary[0] == '.' && memcmp(temporary + 1, name, kept) == 0 && digits[-1] == '.' &&
+           strspn(digits, "0123456789abcdef") == DIGITS && strcmp(digits + DIGITS, ".tmp") == 0;
+}
+
+ckpt_code file_remove_temporaries_of(const char *directory, const char *name, ckpt_error *err)
+{
+    const char *slash = strrchr(name, '/');
+    char *parent = NULL;
+    const struct dirent *entry;
+    ckpt_code code = CKPT_OK;
+    DIR *folder;
+
+    if (asprintf(&parent, "%s/%.*s", directory, slash == NULL ? 0 : (int)(slash - name), name) < 0)
+        return ckpt_fail_memory(err, "a path", strlen(directory));
+    if ((folder = opendir(parent)) == NULL) {
+        code = errno == ENOENT ? CKPT_OK : fail_named("open", parent, err);
+        free(parent);
+        return code;
+    }
+    while (code == CKPT_OK && (entry = readdir(folder)) != NULL) {
+        char *path;
+
+        if (!is_temporary_of(entry->d_name, slash == NULL ? name : slash + 1))
+            continue;
+        if ((path = file_join(parent, entry->d_name)) == NULL)
+            code = ckpt_fail_memory(err, "a path", strlen(parent));
+        else
+            code = file_remove(path, err);
+        free(path);
+    }
+    closedir(folder);
+    free(parent);
+    return code;
 }
 
 ckpt_code file_begin_replacing(const char *path, ckpt_file **out, ckpt_error *err)

@@ -48,7 +48,8 @@ static ckpt_code put_file(const char *directory, const ckpt_delta *d, const delt
     if (f->carried == NULL) {
         code = file_remove(to, err);
     } else if ((code = delta_apply_check_carried(d, f, err)) == CKPT_OK &&
-               (code = file_make_parents_below(directory, f->name, err)) == CKPT_OK) {
+               (code = file_make_parents_below(directory, f->name, err)) == CKPT_OK &&
+               (code = file_remove_temporaries_of(directory, f->name, err)) == CKPT_OK) {
         code = replace_file(d, f->carried, to, err);
     }
     free(to);

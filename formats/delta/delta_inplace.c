@@ -41,7 +41,8 @@ static ckpt_code check_encodings(const delta_chain *chain, ckpt_error *err)
     for (size_t i = 1; i < chain->count; i++)
         if (chain->deltas[i]->encoding != chain->deltas[0]->encoding)
             return ckpt_fail(err, CKPT_E_USAGE, "'%s' is %s and '%s' is %s: --in-place takes "
-                             "deltas of one encoding at a time", chain->deltas[0]->path,
+                             "deltas of one encoding: apply them one after the other",
+                             chain->deltas[0]->path,
                              delta_encoding_name(chain->deltas[0]->encoding),
                              chain->deltas[i]->path,
                              delta_encoding_name(chain->deltas[i]->encoding));

@@ -84,6 +84,21 @@ def test_a_killed_apply_in_place_goes_on(ckpt, fault, pair, tmp_path, encoding):
     assert half > 0
 
 
+def test_a_file_beside_the_weights_that_was_half_written_is_not_left(ckpt, fault, pair, tmp_path):
+    old, new, folder = pair
+    base = tmp_path / "base"
+    shutil.copytree(old, base)
+    users = base / ".config.json.notes.tmp"
+    users.write_text("mine")
+    ckpt("ckpt-delta", "apply", "--in-place", base, folder / "xor", check=-signal.SIGKILL,
+         env=fault.env("rename:kill:1", base / ".config.json"))
+    assert fault.injected and len(list(base.glob(".config.json.*.tmp"))) == 2
+    ckpt("ckpt-delta", "apply", "--in-place", base, folder / "xor")
+    assert users.read_text() == "mine"
+    users.unlink()
+    assert tree(base) == tree(new) and not list(base.glob(".*"))
+
+
 @pytest.mark.parametrize("encoding", ["xor", "overwrite"])
 def test_in_place_gives_the_files_of_the_new(ckpt, pair, tmp_path, encoding):
     old, new, folder = pair
