@@ -93,8 +93,19 @@ static void compare_row_i64(const int64_t *a, const int64_t *b, uint64_t cols, u
 
 /* ---- stored bytes ---- */
 
+/* Count a byte that differs, and keep the first position of such. */
+static void add_byte(compare_found *found, uint64_t row, uint64_t col)
+{
+    if (found->byte_count++ > 0 &&
+        (row > found->byte_row || (row == found->byte_row && col >= found->byte_col)))
+        return;
+    found->byte_row = row;
+    found->byte_col = col;
+}
+
 /* Count the bytes of one part that differ. A scale is reported at the position of the first
- * element that it scales. */
+ * element that it scales; a part that one side lacks, or has in a wider type, at the
+ * first. */
 static void compare_bytes(const ckpt_tensor *t, ckpt_part part, const ckpt_tile *a,
                           const ckpt_tile *b, compare_found *found)
 {
@@ -103,6 +114,11 @@ static void compare_bytes(const ckpt_tensor *t, ckpt_part part, const ckpt_tile 
     const uint64_t row_bytes = ckpt_part_row_bytes(t, part);
     const uint64_t bits = ckpt_dtype_bits(catalog_part_dtype(t, part));
 
+    if (a->part_bytes[part] != b->part_bytes[part]) {
+        add_byte(found, 0, 0);
+        found->byte_count += size_max(a->part_bytes[part], b->part_bytes[part]) - 1;
+        return;
+    }
     if (a->part_bytes[part] == 0 || memcmp(left, right, a->part_bytes[part]) == 0)
         return;
     for (uint64_t i = 0; i < a->part_bytes[part]; i++) {
@@ -113,11 +129,7 @@ static void compare_bytes(const ckpt_tensor *t, ckpt_part part, const ckpt_tile 
             continue;
         row *= part == CKPT_SCALE ? t->block_rows : 1;
         col *= part == CKPT_SCALE ? t->block_cols : 1;
-        if (found->byte_count++ > 0 && (row > found->byte_row ||
-                                        (row == found->byte_row && col >= found->byte_col)))
-            continue;
-        found->byte_row = row;
-        found->byte_col = col;
+        add_byte(found, row, col);
     }
 }
 

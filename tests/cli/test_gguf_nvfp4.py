@@ -217,3 +217,63 @@ def test_rows_that_are_no_whole_blocks_are_refused(ckpt, golden_a, tmp_path):
     ckpt("ckpt-convert", "--quantize", "v4-nvfp4", tmp_path / "model", tmp_path / "hf")
     err = ckpt("ckpt-shard", *BARE, tmp_path / "hf", tmp_path / "out", check=2).err
     assert ".w2.weight' is NVFP4" in err and not (tmp_path / "out").exists()
+
+
+# ---- what one of two files lacks ----
+
+def test_an_input_scale_that_one_side_lacks_is_a_difference_of_bits(ckpt, apart, blocks, tmp_path):
+    """In no digest, so the values are equal."""
+    def change(by_name):
+        del by_name[STACK + ".input_scale"]
+
+    copy = Model(apart)
+    del copy[EXPERT.format(2) + ".input_scale"]
+    for without, count in ((changed(blocks, tmp_path, change), 16),
+                           (copy.write(tmp_path / "hf"), 1)):
+        for pair in ((apart, without), (without, apart)):
+            done = ckpt("ckpt-verify", "compare", *pair)
+            assert f"{count} tensors have equal values but different codes or scales" in done.out
+            found = ckpt("ckpt-verify", "compare", "--bits", "--json", *pair, check=1).json
+            assert EXPERT.format(2) + ".weight" in {t["name"] for t in found["differing"]}
+
+
+# ---- of a model without a family ----
+
+PLAIN = {"model_type": "other", "num_hidden_layers": 1}
+
+
+def plain_file(path):
+    """One weight, whose scale is 2."""
+    data = numpy.random.default_rng(3).integers(0, 120, 72).astype("u1").tobytes()
+    path.write_bytes(model([], [("a.weight", [64, 2], "NVFP4", data),
+                                ("a.scale", [1], "F32", struct.pack("<f", 2))]))
+    return path
+
+
+def test_without_a_config_files_of_hugging_face_could_not_say_that_it_is_nvfp4(ckpt, digest,
+                                                                               tmp_path):
+    source = plain_file(tmp_path / "x.gguf")
+    err = ckpt("ckpt-shard", "--layout", "hf", source, tmp_path / "out", check=2).err
+    assert "'a.weight' is NVFP4" in err and "--config" in err and not (tmp_path / "out").exists()
+    ckpt("ckpt-convert", "--dtype", "f32", source, tmp_path / "f32")
+    assert digest(tmp_path / "f32") == digest(source)
+
+
+@pytest.mark.parametrize("inside", [{}, {"quantization_config": {"quant_method": "fp8"}}])
+def test_a_config_says_that_it_is_nvfp4(ckpt, digest, tmp_path, inside):
+    source = plain_file(tmp_path / "x.gguf")
+    (tmp_path / "c.json").write_text(json.dumps(PLAIN | {"text_config": inside}))
+    ckpt("ckpt-shard", "--layout", "hf", "--config", tmp_path / "c.json", source, tmp_path / "out")
+    assert digest(tmp_path / "out") == digest(source)
+    said = json.loads((tmp_path / "out/hf_quant_config.json").read_text())["quantization"]
+    assert said["quant_algo"] == "NVFP4" and said["group_size"] == 16
+
+
+def test_a_stack_stays_codes_with_a_config_beside_it(ckpt, digest, tmp_path):
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in/x.gguf"
+    path.write_bytes(model([], [("a_exps.weight", [64, 2, 3], "NVFP4", bytes(216)),
+                                ("a_exps.scale", [3], "F32", bytes(12))]))
+    alone = digest(path)
+    (tmp_path / "in/config.json").write_text(json.dumps(PLAIN))
+    assert digest(tmp_path / "in") == alone
