@@ -14,6 +14,12 @@ ckpt_code config_edit(char **text, const char *key, const char *value, ckpt_erro
 /* The same, only if the value differs: other spellings of the same value are kept. */
 ckpt_code config_update(char **text, const char *key, const char *value, ckpt_error *err);
 
+/* 1 when the text of a member is an object; NULL is none. */
+static inline int config_is_object(const char *text)
+{
+    return text != NULL && text[0] == '{';
+}
+
 /* Correct the list of unquantised modules in *text, a quantization_config. Refuses what no list
  * can express. */
 ckpt_code config_list_modules(const config_change *change, char **text, ckpt_error *err);

@@ -233,7 +233,7 @@ static ckpt_code has_scheme(const char *text, int *out, ckpt_error *err)
     char *found = NULL;
     const ckpt_code code = json_member_text(text, "quantization_config", &found, err);
 
-    *out = code == CKPT_OK && found != NULL && found[0] == '{';
+    *out = code == CKPT_OK && config_is_object(found);
     free(found);
     return code;
 }
@@ -249,7 +249,7 @@ static ckpt_code rewrite_in_place(const config_change *change, char **text, ckpt
         char *part = NULL;
 
         code = json_member_text(*text, config_language_parts[i], &part, err);
-        if (code == CKPT_OK && part != NULL && part[0] == '{')
+        if (code == CKPT_OK && config_is_object(part))
             code = has_scheme(part, &found, err);
         if (code == CKPT_OK && found &&
             (code = rewrite_quantization(change, &part, err)) == CKPT_OK)
@@ -279,7 +279,7 @@ static ckpt_code drop_quantization(char **text, ckpt_error *err)
         char *part = NULL;
 
         code = json_member_text(*text, config_language_parts[i], &part, err);
-        if (code == CKPT_OK && part != NULL && part[0] == '{' &&
+        if (code == CKPT_OK && config_is_object(part) &&
             (code = config_update(&part, key, NULL, err)) == CKPT_OK)
             code = config_update(text, config_language_parts[i], part, err);
         free(part);
@@ -322,7 +322,7 @@ static ckpt_code parse_bare(const char *text, json_document **out, ckpt_error *e
 
     if (bare == NULL)
         return ckpt_fail_memory(err, "config.json", strlen(text));
-    if ((code = config_update(&bare, "quantization_config", NULL, err)) == CKPT_OK &&
+    if ((code = drop_quantization(&bare, err)) == CKPT_OK &&
         (code = config_update(&bare, "expert_dtype", NULL, err)) == CKPT_OK)
         code = json_parse(bare, strlen(bare), "config.json", out, err);
     free(bare);
@@ -340,6 +340,43 @@ static ckpt_code take_member(char **text, const char *from, const char *key, ckp
     return code;
 }
 
+/* Give one language part the scheme that this part of `like` has, or none. */
+static ckpt_code take_part_scheme(char **text, const char *like, const char *part, ckpt_error *err)
+{
+    static const char key[] = "quantization_config";
+    char *own = NULL;
+    char *from = NULL;
+    int is_at_root;
+    ckpt_code code = has_scheme(like, &is_at_root, err);
+
+    if (code == CKPT_OK && (code = json_member_text(*text, part, &own, err)) == CKPT_OK)
+        code = json_member_text(like, part, &from, err);
+    if (code == CKPT_OK && config_is_object(own)) {
+        code = is_at_root || !config_is_object(from) ? config_update(&own, key, NULL, err)
+                                                     : take_member(&own, from, key, err);
+        if (code == CKPT_OK)
+            code = config_update(text, part, own, err);
+    } else if (code == CKPT_OK && config_is_object(from) && !is_at_root) {
+        int is_there;
+
+        if ((code = has_scheme(from, &is_there, err)) == CKPT_OK && is_there)
+            code = take_member(text, from, key, err);
+    }
+    free(own);
+    free(from);
+    return code;
+}
+
+/* The scheme of `like`, in the place where it has it. */
+static ckpt_code take_scheme(char **text, const char *like, ckpt_error *err)
+{
+    ckpt_code code = take_member(text, like, "quantization_config", err);
+
+    for (size_t i = 0; i < CONFIG_LANGUAGE_PARTS && code == CKPT_OK; i++)
+        code = take_part_scheme(text, like, config_language_parts[i], err);
+    return code;
+}
+
 ckpt_code config_rewrite_like(const char *text, const char *like, char **out, ckpt_error *err)
 {
     json_document *bare_source = NULL;
@@ -353,7 +390,7 @@ ckpt_code config_rewrite_like(const char *text, const char *like, char **out, ck
     if (json_equal(json_root(bare_source), json_root(bare_like))) {
         edited = strdup(like);
     } else if ((edited = strdup(text)) != NULL) {
-        if ((code = take_member(&edited, like, "quantization_config", err)) != CKPT_OK ||
+        if ((code = take_scheme(&edited, like, err)) != CKPT_OK ||
             (code = take_member(&edited, like, "expert_dtype", err)) != CKPT_OK)
             goto out;
     }

@@ -245,6 +245,23 @@ static ckpt_code check_forms(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* In blocks NVFP4 is known by its type, apart from them only by what a config says of it. */
+static ckpt_code check_told(const job_plan *plan, ckpt_error *err)
+{
+    for (size_t i = 0; plan->source->config == NULL && i < ckpt_catalog_count(plan->targets);
+         i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
+
+        if (t->tensor_scale != CKPT_TENSOR_SCALE_NONE && t->stored_form == CKPT_FORM_APART &&
+            ckpt_catalog_at(plan->picked->catalog, i)->stored_form != CKPT_FORM_APART)
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is NVFP4, which a reader of layout %s "
+                             "knows by config.json, and '%s' has none: give --config FILE, or cast "
+                             "it, as with --dtype f32", t->name, plan->options.format->name,
+                             plan->options.source);
+    }
+    return CKPT_OK;
+}
+
 /* Refuse options without effect: they were meant for another conversion. */
 static ckpt_code check_effects(const job_plan *plan, ckpt_error *err)
 {
@@ -409,7 +426,8 @@ static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
     clear_wo_a(plan);
     if ((code = check_mxfp8(plan, err)) != CKPT_OK ||
         (code = check_forms(plan, err)) != CKPT_OK ||
-        (code = check_layout(plan, err)) != CKPT_OK || (code = check_effects(plan, err)) != CKPT_OK)
+        (code = check_layout(plan, err)) != CKPT_OK ||
+        (code = check_told(plan, err)) != CKPT_OK || (code = check_effects(plan, err)) != CKPT_OK)
         return code;
     return check_names(plan, err);
 }

@@ -164,13 +164,28 @@ static void set_codes(ckpt_tensor *t, const gguf_type *type)
     *cols = *cols / type->block_values * type->block_bytes;
 }
 
+/* 1 when names divide stacks: those of a family, or of a map that was given. */
+static ckpt_code divides_stacks(const ckpt_checkpoint *c, int *divides, ckpt_error *err)
+{
+    ckpt_family *family = NULL;
+    ckpt_code code = CKPT_OK;
+
+    if (c->config != NULL)
+        code = checkpoint_find_family(json_root(c->config), &family, err);
+    *divides = family != NULL || (c->config != NULL && c->options.map_file != NULL);
+    family_free(family);
+    return code;
+}
+
 /* Blocks of NVFP4 are multiplied by the scale beside them. A stack of matrices has one for each,
- * which are values only under names that divide it: those of a family. */
-static void keep_stacked_codes(const ckpt_checkpoint *c)
+ * which are values only under names that divide it. */
+static ckpt_code keep_stacked_codes(const ckpt_checkpoint *c, ckpt_error *err)
 {
     ckpt_catalog *stored = c->store->catalog;
+    int divides;
+    ckpt_code code = divides_stacks(c, &divides, err);
 
-    for (size_t i = 0; i < ckpt_catalog_count(stored) && c->config == NULL; i++) {
+    for (size_t i = 0; i < ckpt_catalog_count(stored) && code == CKPT_OK && !divides; i++) {
         const ckpt_tensor *t = ckpt_catalog_at(stored, i);
         const ckpt_tensor *scale =
             t->stored_form == CKPT_FORM_NVFP4 ? pair_find_scale(stored, t->name) : NULL;
@@ -178,6 +193,7 @@ static void keep_stacked_codes(const ckpt_checkpoint *c)
         if (scale != NULL && ckpt_tensor_cols(scale) != 1)
             set_codes(catalog_edit(stored, i), gguf_type_of(t));
     }
+    return code;
 }
 
 static ckpt_code add_tensor(const gguf_reader *r, const gguf_info *info, uint32_t file)
@@ -339,9 +355,7 @@ static ckpt_code read_model(gguf_reader *r, const char *name)
         code = take_stored(r);
     if (code == CKPT_OK)
         code = take_config(r);
-    if (code == CKPT_OK)
-        keep_stacked_codes(r->out);
-    return code;
+    return code == CKPT_OK ? keep_stacked_codes(r->out, r->err) : code;
 }
 
 /* A single file uses --config, and ignores a config.json beside it. */

@@ -50,6 +50,22 @@ def test_a_scheme_inside_the_language_part_is_edited_there(config, golden_a, tmp
     assert "modules_to_not_convert" in told["quantization_config"]
 
 
+@pytest.mark.parametrize("other", [{}, {"comment": "x"}], ids=["alike", "another"])
+def test_like_puts_a_scheme_where_the_original_has_it(ckpt, digest, golden_a, tmp_path, other):
+    """Without it, codes would be taken for numbers."""
+    path = shutil.copytree(golden_a, tmp_path / "in")
+    inside = json.loads((golden_a / "config.json").read_text())
+    inside["text_config"] = {"quantization_config": inside.pop("quantization_config")}
+    (path / "config.json").write_text(json.dumps(inside))
+    ckpt("ckpt-convert", "--dtype", "bf16", path, tmp_path / "bf16")
+    bare = json.loads((tmp_path / "bf16/config.json").read_text())
+    assert "quantization_config" not in bare["text_config"]
+    (tmp_path / "bf16/config.json").write_text(json.dumps(bare | other))
+    ckpt("ckpt-convert", "--like", path, tmp_path / "bf16", tmp_path / "back")
+    assert json.loads((tmp_path / "back/config.json").read_text()) == inside | other
+    assert digest(tmp_path / "back") == digest(golden_a)
+
+
 def test_what_does_not_change_keeps_its_bytes(config, golden):
     _, text = config(golden, "--experts", "fp8")
     assert text == (golden / "config.json").read_text().replace('"expert_dtype": "fp4"',
