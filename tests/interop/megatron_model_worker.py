@@ -170,12 +170,14 @@ def has_qk_norm(hf):
     return hf["model_type"].startswith("qwen3") or hf.get("use_qk_norm", False)
 
 
-def build(config, form, per_layer, blocks):
-    """blocks: how many predict the next token, after the layers."""
+def build(config, form, per_layer, blocks, **members):
+    """blocks: how many predict the next token, after the layers. members: of the configuration."""
     with open(config) as file:
         hf = json.load(file)
     mcore = transformer_config(hf, per_layer)
     mcore.mtp_num_layers = blocks or None
+    for name, value in members.items():
+        setattr(mcore, name, value)
     layers = specs.get_gpt_decoder_block_spec(
         mcore, use_transformer_engine=form == "te", normalization="RMSNorm")
     model = GPTModel(
@@ -183,7 +185,9 @@ def build(config, form, per_layer, blocks):
         share_embeddings_and_output_weights=hf.get("tie_word_embeddings", False),
         position_embedding_type="rope", rotary_base=hf["rope_theta"],
         rotary_percent=hf.get("partial_rotary_factor", 1.0),
-        rope_scaling=hf["model_type"] == "llama",
+        rope_scaling=hf["model_type"] == "llama", parallel_output=False,
+        pre_process=parallel_state.is_pipeline_first_stage(),
+        post_process=parallel_state.is_pipeline_last_stage(),
         mtp_block_spec=specs.get_gpt_mtp_block_spec(mcore, layers, form == "te")
         if blocks else None)
     return model.eval()

@@ -258,3 +258,66 @@ def test_a_next_token_block_computes_the_same_there_and_back(ckpt, megatron, sou
     want = save(megatron, tmp_path / "saved", model, "per-layer", blocks=1)
     ckpt("ckpt-shard", "--layout", "hf", tmp_path / "saved", tmp_path / "back")
     assert difference(NextToken(tmp_path / "back").logits(), want) < TOLERANCE
+
+
+# ---- several ranks ----
+
+RANKS = [("qwen3_moe", "per-layer", {"tp": 2}), ("qwen3_moe", "per-layer", {"ep": 2}),
+         ("qwen3_moe", "stacked", {"ep": 2}), ("qwen3_moe", "per-layer", {"pp": 2}),
+         ("llama3", "stacked", {"tp": 2})]
+
+
+class Ranks:
+    """Two ranks, for all tests of a process."""
+
+    def __init__(self, folder):
+        self.servers = [Server(HERE / "megatron_ranks_worker.py", folder / "store", str(rank))
+                        for rank in range(2)]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for server in self.servers:
+            server.__exit__(*error)
+
+    def __call__(self, out, **request):
+        """What each rank has computed, and how many values it has."""
+        (out / "again").mkdir(parents=True)
+        for server in self.servers:
+            server.send({**request, "out": str(out)})
+        for server in self.servers:
+            reply = server.receive()
+            assert reply["error"] is None, reply["error"][-4000:]
+        return [torch.load(out / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    with Ranks(tmp_path_factory.mktemp("ranks")) as ranks:
+        yield ranks
+
+
+@pytest.mark.parametrize("model, keys, ranks", RANKS,
+                         ids=[f"{m}-{k}-{next(iter(r))}" for m, k, r in RANKS])
+@pytest.mark.parametrize("files", [(), ("--files", "rank")], ids=["layers", "ranks"])
+def test_two_ranks_compute_from_torch_dist_what_transformers_does(
+        ckpt, sources, two_ranks, tmp_path, model, keys, ranks, files):
+    """Each rank has its share, and what both save has the values of the source."""
+    source, judge = sources(model)
+    if files:
+        files += tuple(word for axis, n in ranks.items() for word in (f"--{axis}", str(n)))
+    if files and "pp" in ranks:
+        files += ("--first-stage-layers", "1")
+    folder = shard(ckpt, source, tmp_path / "dist", keys, "--extra-state", *files)
+    loaded = two_ranks(tmp_path / "out", config=str(source / "config.json"), folder=str(folder),
+                       per_layer=keys == "per-layer", prompts=PROMPTS, ranks=ranks)
+    for rank in loaded if "pp" not in ranks else loaded[1:]:
+        assert difference(rank["logits"], logits(judge)) < TOLERANCE
+    counts = [rank["count"] for rank in loaded]
+    whole = sum(t.numel() for t in judge.parameters())
+    assert max(counts) < whole and sum(counts) >= whole
+    (tmp_path / "out/config.json").write_text((source / "config.json").read_text())
+    (tmp_path / "out/latest_checkpointed_iteration.txt").write_text("1")
+    (tmp_path / "out/again").rename(tmp_path / "out/iter_0000001")
+    ckpt("ckpt-verify", "compare", source, tmp_path / "out")

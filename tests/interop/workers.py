@@ -33,16 +33,22 @@ class Server:
             self.process.stdout.close()
             self.errors.close()
 
-    def ask(self, request):
+    def send(self, request):
         print(json.dumps(request), file=self.process.stdin, flush=True)
+
+    def receive(self):
         if not select.select([self.process.stdout], [], [], HANG_SECONDS)[0]:
             self.process.kill()
-            raise AssertionError(f"no answer to {request}")
+            raise AssertionError("no answer")
         answer = self.process.stdout.readline()
         if not answer:
             self.errors.seek(0)
             raise AssertionError(self.errors.read()[-4000:])
         return json.loads(answer)
+
+    def ask(self, request):
+        self.send(request)
+        return self.receive()
 
 
 class Forks(Server):
