@@ -183,6 +183,9 @@ static ckpt_code find_root(run_job *job, ckpt_error *err)
         code = ckpt_digest_source(ckpt_logical(job->checkpoint), &run, &digest, err);
         if (code == CKPT_OK)
             code = ckpt_digest_root(digest, 0, job->root, err);
+        if (code == CKPT_OK)
+            code = checkpoint_check_root(job->checkpoint, job->root, "without --digest they run "
+                                         "unchecked", err);
         job->root_source = "computed";
         ckpt_digest_free(digest);
     } else if (folder != NULL && folder_has(folder, MANIFEST_FILE) &&

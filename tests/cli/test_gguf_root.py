@@ -103,6 +103,16 @@ def test_a_delta_of_damaged_files_is_refused(ckpt, golden_a, tmp_path):
     ckpt("ckpt-delta", "diff", *like, tmp_path / "whole", tmp_path / "delta")
 
 
+def test_damaged_files_do_not_run_with_a_digest(ckpt, made, tmp_path):
+    """The digest in the header of the logits would be that of the damage."""
+    path = changed_values(made / "model.gguf", tmp_path / "x.gguf")
+    (tmp_path / "t.json").write_text("[0, 1, 2]")
+    run = ["--tokens", tmp_path / "t.json", "--out", tmp_path / "o.safetensors"]
+    err = ckpt("ckpt-run", "--digest", *run, path, check=2).err
+    assert "its key ckpt.value_root says" in err and not (tmp_path / "o.safetensors").exists()
+    ckpt("ckpt-run", "--digest", *run, made / "model.gguf")
+
+
 def test_damaged_files_are_packed_as_they_are_with_a_note(ckpt, made, tmp_path):
     """The key is in the packed file, too, whose readers compare it."""
     path = changed_values(made / "model.gguf", tmp_path / "x.gguf")

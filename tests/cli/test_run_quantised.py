@@ -68,18 +68,20 @@ def test_logits_are_those_of_the_values_in_f32(ckpt, quantised, logits, profile,
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_both_spellings_of_nvfp4_give_the_bits_of_fp4(ckpt, golden_a, data, profile, tmp_path):
+def test_every_spelling_of_nvfp4_gives_the_bits_of_fp4(ckpt, golden_a, data, profile, tmp_path):
     ckpt("ckpt-convert", "--dtype", "bf16", "--experts", "keep", golden_a, tmp_path / "fp4")
     ckpt("ckpt-convert", "--quantize", "experts=nvfp4-exact,mtp-experts=keep", tmp_path / "fp4",
          tmp_path / "factor")
     divided(tmp_path / "factor", tmp_path / "divisor")
+    ckpt("ckpt-shard", "--layout", "gguf", "--without-tokenizer", "--mtp", tmp_path / "factor",
+         tmp_path / "blocks")
     assert encoding_of(ckpt, tmp_path / "factor") == "F4 1x16 F8_E4M3 * F32"
     assert encoding_of(ckpt, tmp_path / "divisor") == "F4 1x16 F8_E4M3 / F32"
-    for model in ("fp4", "factor", "divisor"):
+    models = ("fp4", "factor", "divisor", "blocks")
+    for model in models:
         ckpt("ckpt-run", "--numerics", profile, "--tokens", data / "golden-a.safetensors", "--out",
              tmp_path / f"{model}.safetensors", tmp_path / model)
-    assert len({body(tmp_path / f"{model}.safetensors")
-                for model in ("fp4", "factor", "divisor")}) == 1
+    assert len({body(tmp_path / f"{model}.safetensors") for model in models}) == 1
 
 
 # ---- what quantising costs ----
