@@ -66,6 +66,29 @@ static ckpt_code remark_consolidated(ckpt_checkpoint *c, ckpt_error *err)
                     "families read the form of Hugging Face");
 }
 
+/*
+ * Megatron writes no config.json. Its arguments name no model, and keys of a decoder with grouped
+ * queries are alike in several families: how many heads are in a row is not to be guessed.
+ */
+static ckpt_code remark_megatron(ckpt_checkpoint *c, ckpt_error *err)
+{
+    static const char decoder[] = "decoder.layers.";
+    const ckpt_catalog *names = store_names(c->store);
+    size_t i = 0;
+
+    if (c->config != NULL || c->options.map_file != NULL || c->format->read_argument == NULL ||
+        strcmp(c->map->family, GENERIC_FAMILY) != 0)
+        return CKPT_OK;
+    while (i < ckpt_catalog_count(names) &&
+           strncmp(ckpt_catalog_at(names, i)->name, decoder, sizeof decoder - 1) != 0)
+        i++;
+    if (i == ckpt_catalog_count(names))
+        return CKPT_OK;
+    return note_add(&c->notes, err, "these are keys of Megatron's decoder, but there is no "
+                    "config.json, which tells family and heads: tensors are read as stored; "
+                    "--config FILE gives one");
+}
+
 /* The number `total_size` of the index's `metadata`; *found 0: absent, or not an integer. */
 static ckpt_code find_total(const folder_text *text, uint64_t *out, int *found, ckpt_error *err)
 {
@@ -126,7 +149,8 @@ ckpt_code checkpoint_remark(ckpt_checkpoint *c, ckpt_error *err)
 
     if ((code = remark_part(c, err)) != CKPT_OK || (code = remark_adapter(c, err)) != CKPT_OK ||
         (code = remark_quantiser(c, err)) != CKPT_OK ||
-        (code = remark_consolidated(c, err)) != CKPT_OK)
+        (code = remark_consolidated(c, err)) != CKPT_OK ||
+        (code = remark_megatron(c, err)) != CKPT_OK)
         return code;
     return remark_total(c, err);
 }

@@ -5,7 +5,7 @@
 #include "format.h"
 
 /* Notes for: one file of several, an adapter, weights quantised by other packages, Mistral's own
- * form, an index with a wrong total. Call after the stored
+ * form, a decoder of Megatron without a config, an index with a wrong total. Call after the stored
  * tensors are listed. */
 ckpt_code checkpoint_remark(ckpt_checkpoint *c, ckpt_error *err);
 

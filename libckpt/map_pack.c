@@ -182,8 +182,8 @@ ckpt_code map_bind(ckpt_map *map, const json_value *config, ckpt_error *err)
         for (size_t n = 0; n < map->modules[i].name_count && code == CKPT_OK; n++)
             code = bind_shift(&map->memory, config, &map->modules[i].names[n], err);
     if (code == CKPT_E_FORMAT && err != NULL)
-        return ckpt_fail(err, code, "%s, and the %s names of %s need it", err->text, map->names,
-                         map->family);
+        return ckpt_fail(err, code, "%s, and the %s names of %s need it%s", err->text, map->names,
+                         map->family, config == NULL ? ": use --config FILE" : "");
     return code;
 }
 

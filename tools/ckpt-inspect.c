@@ -8,6 +8,7 @@
 #include "inspect_loader.h"
 #include "inspect_values.h"
 #include "open_options.h"
+#include "option_words.h"
 #include "remote_places.h"
 #include "formats/format.h"
 #include "formats/ids.h"
@@ -47,6 +48,7 @@ static const cli_option options[] = {
     { CLI_FLAG, "null", NULL, &opt.null,
       "with --names-only: a byte 0 behind every name, for xargs -0" },
     { CLI_FLAG, "jsonl", NULL, &opt.jsonl, "one JSON object in a line for every tensor" },
+    CLI_CONFIG_OPTION(opt.open),
     { CLI_CHOICE, "for", "vllm|sglang|transformers|megatron", &opt.loader,
       "will this program load it, and why not: config.json, names, encodings and scales by the "
       "rules of its source; no list of tensors" },
@@ -72,6 +74,8 @@ static const cli_rule rules[] = {
     { "values", "tensors", "summary" },
     { NULL, NULL, NULL }
 };
+
+static const cli_words option_words[] = { { "config", word_of_config }, { NULL, NULL } };
 
 static const cli_hint hints[] = {
     { "--revision", "put it behind the name: hf://OWNER/NAME@REVISION" },
@@ -117,6 +121,7 @@ static const cli_command command = {
                 "ckpt-inspect --stat --histogram --tensors 'layers.3.attn.*' DeepSeek-V4-Flash\n"
                 "ckpt-inspect --values 0-3 --tensors layers.3.attn.wq_a.weight DeepSeek-V4-Flash",
     .options = options,
+    .words = option_words,
     .rules = rules,
     .hints = hints,
     .arg_min = 1,

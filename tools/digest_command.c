@@ -7,6 +7,7 @@
 
 #include "digest_list.h"
 #include "open_options.h"
+#include "option_words.h"
 #include "remote_places.h"
 #include "formats/format.h"
 #include "formats/ids.h"
@@ -32,8 +33,11 @@ static const cli_option options[] = {
       "also print the digests of tensors whose names match, as in '*.experts.7.*' or '*'; may be "
       "repeated" },
     { CLI_FLAG, "jsonl", NULL, &opt.jsonl, "print one JSON object in a line for each PATH" },
+    CLI_CONFIG_OPTION(opt.open),
     CLI_READ_OPTIONS(opt.open, opt.common)
 };
+
+static const cli_words words[] = { { "config", word_of_config }, { NULL, NULL } };
 
 static const cli_rule rules[] = {
     { "check", NULL, "tensors|jsonl" },
@@ -63,6 +67,7 @@ const cli_command digest_command = {
                 "ckpt-verify digest --json DeepSeek-V4-Flash > flash.json\n"
                 "ckpt-verify digest Flash Flash-BF16 > roots; ckpt-verify digest -c roots",
     .options = options,
+    .words = words,
     .rules = rules,
     .arg_min = 0,
     .arg_max = CLI_ANY_ARGS,

@@ -19,6 +19,12 @@
     { CLI_STRING, "map", "FILE", &(open).map_file,                                               \
       "read tensor names by this map instead of the built-in ones" }
 
+/* For commands that read one checkpoint after the other; that of ckpt-convert is for SRC. */
+#define CLI_CONFIG_OPTION(open)                                                   \
+    { CLI_STRING, "config", "FILE|NAME", &(open).config,                          \
+      "config.json for a PATH that has none, as Megatron's: a file, or flash or " \
+      "pro" }
+
 /* Rows for a command that only reads; put after its own rows. */
 #define CLI_READ_OPTIONS(open, common) \
     CLI_OPEN_OPTIONS(open),            \

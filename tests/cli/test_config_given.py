@@ -56,3 +56,41 @@ def test_a_source_with_its_own_config_is_refused(ckpt, golden_a, bare, tmp_path)
     err = ckpt("ckpt-convert", "--config", tmp_path / "broken.json", bare, tmp_path / "out",
                check=2).err
     assert "is not an object" in err and not (tmp_path / "out").exists()
+
+
+QWEN = {"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 256,
+        "tie_word_embeddings": False, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
+        "max_position_embeddings": 512}
+
+
+@pytest.fixture(scope="module")
+def qwen(ckpt, tmp_path_factory):
+    """Its config, a release, and the same as Megatron would write it."""
+    folder = tmp_path_factory.mktemp("qwen")
+    (folder / "qwen.json").write_text(json.dumps(QWEN))
+    ckpt("ckpt-synth", "--config", folder / "qwen.json", folder / "hf")
+    ckpt("ckpt-shard", "--layout", "torch_dist", folder / "hf", folder / "dist")
+    (folder / "dist/config.json").unlink()
+    return folder / "qwen.json", folder / "hf", folder / "dist"
+
+
+def test_a_decoder_of_megatron_that_is_read_as_stored_is_noted(ckpt, qwen):
+    config, _, dist = qwen
+    told = ckpt("ckpt-inspect", "--json", dist).json
+    note, = told["notes"]
+    assert told["family"] == "generic" and "no config.json" in note and "--config" in note
+    told = ckpt("ckpt-inspect", "--json", "--config", config, dist).json
+    assert told["family"] == "qwen3" and told["notes"] == []
+
+
+def test_its_digest_by_the_config_is_that_of_the_release(ckpt, qwen, digest):
+    config, hf, dist = qwen
+    assert digest(dist) != digest(hf)
+    out = ckpt("ckpt-verify", "digest", "--config", config, dist).out
+    assert out.split()[0] == digest(hf)
+
+
+def test_names_that_need_numbers_of_the_config_ask_for_it(ckpt, bare, tmp_path):
+    err = ckpt("ckpt-shard", "--layout", "gguf", bare, tmp_path / "out", check=2).err
+    assert "'num_hidden_layers' is missing" in err and "use --config FILE" in err
