@@ -116,7 +116,7 @@ def test_tensors_as_lines(ckpt, words):
     (["ckpt-convert", "--nonsense", "--json", "a", "b"], "usage"),
     (["ckpt-verify", "nonsense", "--json"], "usage"),
     (["ckpt-verify", "digest", "--jsonl", "gone"], "io"),
-    (["ckpt-delta", "inspect", "--json", "gone"], "format"),
+    (["ckpt-delta", "inspect", "--json", "gone"], "io"),
     (["ckpt-run", "--json", "--tokens", "gone", A], "io")])
 def test_an_error_is_a_document_too(ckpt, args, reason, tmp_path):
     done = ckpt(*args, check=2, cwd=tmp_path)
