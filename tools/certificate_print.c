@@ -15,9 +15,10 @@ static void print_check(const certificate *c, const certificate_check *check)
            check->name, cli_name(m->label), cli_name(check->text));
 }
 
-static void print_finding(const certificate_finding *f)
+static void print_finding(const certificate *c, const certificate_finding *f)
 {
-    printf("%s  %s  %s", f->check, f->kind, cli_name(f->subject));
+    printf("%s  %s: ", f->check, cli_name(c->checkpoints[f->checkpoint].label));
+    printf("%s  %s", f->kind, cli_name(f->subject));
     if (f->place != NULL)
         printf("  %s", cli_name(f->place));
     if (f->text != NULL)
@@ -31,7 +32,7 @@ void certificate_print(const certificate *c)
         if (c->checks[i].verdict != CERTIFICATE_SKIPPED)
             print_check(c, &c->checks[i]);
     for (size_t i = 0; i < c->finding_count && i < FINDINGS_SHOWN; i++)
-        print_finding(&c->findings[i]);
+        print_finding(c, &c->findings[i]);
     if (c->finding_count > FINDINGS_SHOWN)
         printf("... and %zu more findings\n", c->finding_count - FINDINGS_SHOWN);
     for (size_t i = 0; i < c->checkpoint_count; i++) {

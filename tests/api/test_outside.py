@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 
 import numpy as np
@@ -185,6 +186,21 @@ def test_make_install_runs_the_script(tmp_path):
     said = subprocess.run(["make", "-n", "install", "DESTDIR=/stage", "PREFIX=/opt/ckpt"],
                           cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
     assert re.search(r"scripts/install build '/opt/ckpt' '/stage' \d+\.\d+\.\d+", said)
+
+
+def test_the_scripts_folder_may_be_in_path(installed, build, tmp_path):
+    """prepare-megatron is there; so is this script, which has the name of install(1)."""
+    process = subprocess.Popen(
+        [ROOT / "scripts/install", build, PREFIX, tmp_path / "dest", VERSION], cwd=ROOT,
+        env={**os.environ, "PATH": f"{ROOT / 'scripts'}:{os.environ['PATH']}"},
+        start_new_session=True)
+    try:
+        assert process.wait(60) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert sorted(p.name for p in (tmp_path / "dest").rglob("*")) == \
+        sorted(p.name for p in installed.rglob("*"))
 
 
 def test_uninstall_leaves_nothing(installed, build, tmp_path):
