@@ -341,7 +341,9 @@ ckpt_code run_text_open(const ckpt_folder *folder, const char *name, run_text **
                           : read_document(folder, name, &t->document, err);
     if (code == CKPT_OK) {
         root = json_root(t->document);
-        if ((code = read_splits(t, root, err)) == CKPT_OK &&
+        if (json_member(root, "model") == NULL)
+            code = ckpt_fail(err, CKPT_E_FORMAT, "not a tokenizer, which has the member model");
+        else if ((code = read_splits(t, root, err)) == CKPT_OK &&
             (code = read_model(t, json_member(root, "model"), err)) == CKPT_OK)
             code = read_added(t, json_member(root, "added_tokens"), err);
         if (code == CKPT_E_FORMAT && err != NULL)

@@ -109,7 +109,7 @@ static const cli_option options[] = {
       "waits between them grow from 1 to 60 seconds" },
     { CLI_U64, "max-wait", "SECONDS", &opt.wait_seconds,
       "maximum total time to wait when rate-limited by the hub (default 1800)" },
-    { CLI_U64, "stall-timeout", "SECONDS", &opt.stall_seconds,
+    { CLI_COUNT, "stall-timeout", "SECONDS", &opt.stall_seconds,
       "drop a connection that stays below 1 KiB/s for this long (default 20)" },
     { CLI_HEADING, NULL, NULL, NULL, "Afterwards" },
     { CLI_STRING, "then", "COMMAND...", &opt.then_help,

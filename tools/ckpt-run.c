@@ -56,7 +56,7 @@ static const cli_option options[] = {
       "tokens of a prompt per pass; 1: token by token, as in decoding (default all)" },
     { CLI_COUNT, "chunk", "N", &opt.chunk, "tokens that attention processes at once (default 64)" },
     { CLI_HEADING, NULL, NULL, NULL, "Generation" },
-    { CLI_U64, "generate", "N", &opt.generate_count,
+    { CLI_COUNT, "generate", "N", &opt.generate_count,
       "generate N tokens, or up to the config's end-of-sequence token" },
     { CLI_STRING, "temperature", "T", &opt.temperature,
       "sampling temperature; 0: always the best token (default 0)" },
@@ -111,6 +111,9 @@ static const cli_hint hints[] = {
     { "--max-tokens", "use --generate" }, { "--max-new-tokens", "use --generate" },
     { "-n", "use --generate" }, { "--gpu", "use --backend cuda" },
     { "--cuda", "use --backend cuda" }, { "--model", "give its path as the last argument" },
+    { "--top-p", "sampling is by --temperature alone" },
+    { "--top-k", "sampling is by --temperature alone" },
+    { "--stop", "an answer ends at the config's end-of-sequence token, or after --generate N" },
     { "-m", "give its path as the last argument" }, { "-p", "use --prompt" }, { NULL, NULL }
 };
 

@@ -389,6 +389,10 @@ static ckpt_code check(const char *path, int *status, ckpt_error *err)
     json_writer w;
     ckpt_code code;
 
+    if (opt.manifest != NULL &&
+        (code = cli_refuse_folder(opt.manifest, "a manifest, such as ckpt-manifest.json in it; "
+                                  "ckpt-verify compare compares two checkpoints", err)) != CKPT_OK)
+        return code;
     if (!opt.structure_only && (code = listing_command(path, opt.manifest, &opt.common, &listed,
                                                        err)) != CKPT_OK)
         return code;

@@ -374,11 +374,18 @@ static ckpt_code check_list(int *status, ckpt_error *err)
 
 ckpt_code digest_run(const cli_args *args, int *status, ckpt_error *err)
 {
+    ckpt_code code;
+
     if (opt.check != NULL && args->count > 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--check FILE takes the paths from FILE: leave out "
                          "'%s'", args->items[0]);
     if (opt.check == NULL && args->count == 0)
         return ckpt_fail(err, CKPT_E_USAGE, "too few arguments: expected PATH, or --check FILE; "
                          "see --help");
-    return opt.check != NULL ? check_list(status, err) : print_all(args, status, err);
+    if (opt.check == NULL)
+        return print_all(args, status, err);
+    if ((code = cli_refuse_folder(opt.check, "a list that ckpt-verify digest printed", err)) !=
+        CKPT_OK)
+        return code;
+    return check_list(status, err);
 }

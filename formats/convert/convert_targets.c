@@ -375,7 +375,9 @@ static ckpt_code check_blocks(const job_plan *plan, ckpt_error *err)
         if (rule != NULL && rule->codes == CKPT_F8_E4M3 &&
             ((known | 1u << ENCODING_FP8_1X32) >> plan_rule_encoding(rule) & 1) == 0)
             return ckpt_fail(err, CKPT_E_USAGE, "--quantize %s: FP8 of the family %s has other "
-                             "blocks", rule->name, family_name(family));
+                             "blocks%s", rule->name, family_name(family),
+                             (known >> ENCODING_FP8_128 & 1) != 0 ? "; use fp8-ue8m0 or fp8-f32"
+                                                                  : "");
     }
     return CKPT_OK;
 }

@@ -301,6 +301,8 @@ const char *hub_repo_complaint(const char *id)
     const size_t size = strlen(id);
 
     name = name == NULL ? id : name + 1;
+    if (*id == '/' || strncmp(id, "./", 2) == 0 || strncmp(id, "../", 3) == 0 || *id == '~')
+        return "it is a path; expected OWNER/NAME of a hub, as deepseek-ai/DeepSeek-V4-Flash";
     if (strchr(name, '/') != NULL || *name == '\0' || name == id + 1)
         return "expected NAME or OWNER/NAME";
     if (strspn(id, letters) + (name > id ? 1 + strspn(name, letters) : 0) != size)

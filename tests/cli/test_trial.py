@@ -1,4 +1,4 @@
-"""Wrong invocations of two trials: each is refused in one line that says what it is and what to do.
+"""Wrong invocations of three trials: each is refused in one line that says what is and what to do.
 
 Paths are relative to a folder with: `tiny`, a checkpoint; `bf16`, the same in BF16; `dist`, a
 torch_dist; `g`, `p.ckpt`, GGUF and packed; `tiny5`, other values, and `d5`, the delta to it;
@@ -311,6 +311,63 @@ ckpt-delta diff tiny dist out | 'mtp.0.attn.attn_sink' of 'tiny' is not in 'dist
 ckpt-delta diff hf://a/b tiny out | download it with ckpt-download a/b
 ckpt-download a/b --repo-type models --local-dir D | did you mean 'model'?
 ckpt-synth --config flash --size 1G x | unknown option '--size'
+"""
+
+# of a third
+TRIAL += """\
+ckpt-convert --quantize fp8-channel bf16 out | deepseek_v4 has other blocks; use fp8-ue8m0
+ckpt-convert --quantize fp8-ue8m0,fp4 bf16 out | a second value for all | CLASS=fp4
+ckpt-convert --quantize nvfp4 bf16 out | of experts alone | experts=nvfp4,rest=fp8-ue8m0
+ckpt-convert --dtype fp4 tiny out | got 'fp4': use --experts fp4
+ckpt-convert --dtype bf16 tiny tiny/model-00001-of-00005.safetensors | is inside the input 'tiny'
+ckpt-convert --dtype bf16 -- --weird out | '--weird' does not exist
+ckpt-convert --like tiny5 bf16 out | 'layers.0.attn.wo_a.weight', row | --quantize RULE makes one
+ckpt-convert --like g bf16 out | 'mtp.0.attn.attn_sink' of 'bf16' is not in 'g'
+ckpt-convert --scale-dtype f32 bf16 out | scales of FP8 weights, but the result has none
+ckpt-convert --input-scale 1 --quantize v4-release bf16 out | and --quantize v4-release makes none
+ckpt-convert --only norm.weight --quantize fp4 bf16 out | (BF16), which is never quantised
+ckpt-convert --part 1/2/3 tiny out | --part '1/2/3': expected I/N or auto
+ckpt-convert --progress off tiny out | expected auto|always|never, got 'off'
+ckpt-convert d5 out | is a weight delta, not a checkpoint: ckpt-delta
+ckpt-convert --overwrite tiny key.pem | 'key.pem' is not replaced: it is not a checkpoint
+ckpt-shard --layout gguf --tokenizer absent tiny out | put tokenizer.json beside the weights
+ckpt-shard --layout torch_dist --experts fp8 tiny out | torch_dist is always BF16
+ckpt-shard --layout torch_dist --ep 3 tiny out | by --ep 3, legal values are: 1 2 4 8 16
+ckpt-shard --layout torch_dist --dialect slim tiny out | did you mean 'slime'?
+ckpt-shard --layout mp --mp 2 --names sglang tiny out | --names only applies to --layout hf
+ckpt-shard --config tiny/config.json --layout hf dist out | 'dist' has a config.json: leave out
+ckpt-inspect tiny/config.json | use its folder, 'tiny'
+ckpt-inspect --values 3-1 --tensors norm.weight tiny | expected a row, as in 5, or the first and the
+ckpt-inspect --for vllm,sglang tiny | expected vllm|sglang|transformers|megatron, got 'vllm,sglang'
+ckpt-inspect --logical --for vllm tiny | --for and --logical exclude each other
+ckpt-verify compare tiny dist --main --tensors mtp.* | no tensor that both checkpoints have matches
+ckpt-verify compare --up-to-rule fp99 tiny tiny5 | no such rule; the nearest is 'fp4'
+ckpt-verify check --manifest tiny bf16 | 'tiny' is a folder: expected a manifest | compare
+ckpt-verify check --sign key.pem tiny | '--sign': 'certify' has it, 'check' does not
+ckpt-verify certificate tiny cert.json | 'tiny' is a folder: expected the certificate first
+ckpt-verify certificate bf16/ckpt-manifest.json tiny | is not a certificate: expected an in-toto
+ckpt-verify digest -c tiny | 'tiny' is a folder: expected a list that ckpt-verify digest printed
+ckpt-verify certify --out c.json --html c.json tiny | 'c.json' is named for two outputs
+ckpt-verify certify --out c.json --require licence tiny | cannot require 'licence': expected config
+ckpt-verify mutate --kind swap tiny | --kind 'swap' is not known: --list prints all
+ckpt-run --tokens p.json --generate 0 tiny | '--generate': expected at least 1, got '0'
+ckpt-run --tokens p.json --top-p 0.9 --generate 2 tiny | sampling is by --temperature alone
+ckpt-run --tokens p.json --stop x tiny | ends at the config's end-of-sequence token
+ckpt-run --prompt hi --tokenizer p.json tiny | 'p.json': not a tokenizer
+ckpt-run --tokens p.json --positions 9 --out x.safetensors tiny | but the prompt has 3 tokens
+ckpt-run --tokens cert.json tiny | 'cert.json': expected an array of token ids
+ckpt-delta inspect absent | 'absent' does not exist
+ckpt-delta diff tiny5 bf16 out | is in 'tiny5' and not in 'bf16' | --structural
+ckpt-delta squash tiny d5 tiny5 | 'tiny5' already exists: move it away
+ckpt-delta patch tiny d5 out | it is called apply
+ckpt-download /models/V4 | '/models/V4' is not a repository: it is a path
+ckpt-download ./V4 | './V4' is not a repository: it is a path
+ckpt-download a/b@ | the revision is empty
+ckpt-download a/b --tries 0 | '--tries': expected 1 to 200
+ckpt-download a/b --stall-timeout 0 | '--stall-timeout': expected at least 1, got '0'
+ckpt-download a/b --retries 3 | use --tries
+ckpt-download a/b --token x --endpoint http://example.com | is plain http | --insecure-http
+ckpt-synth --config config out | 'config': expected a file, got a directory
 """
 
 

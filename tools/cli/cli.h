@@ -201,6 +201,10 @@ void cli_print_help(const cli_command *parent, const cli_command *command, cli_h
 
 /* ---- output ---- */
 
+/* Fail if the path of a file is that of a folder, as when arguments are swapped: "'x' is a folder:
+ * expected ...". */
+ckpt_code cli_refuse_folder(const char *path, const char *expected, ckpt_error *err);
+
 /* Print "ckpt-x: text" on stderr and, with --json, {"error": text} on stdout, unless a document was
  * begun there. Returns the exit status: 1 for CKPT_E_DIFFERENT, else 2. */
 int cli_fail(const ckpt_error *err);

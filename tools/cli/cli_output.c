@@ -10,6 +10,7 @@
 
 #include "cli_private.h"
 #include "libckpt/error.h"
+#include "libckpt/file.h"
 
 int cli_wants_json;
 int cli_wants_lines;
@@ -63,6 +64,13 @@ int cli_fail(const ckpt_error *err)
     put_error(err);
     fprintf(stderr, "%s: %s\n", cli_program_name, err->text);
     return err->code == CKPT_E_DIFFERENT ? CLI_DIFFERENT : CLI_FAILED;
+}
+
+ckpt_code cli_refuse_folder(const char *path, const char *expected, ckpt_error *err)
+{
+    return !file_is_directory(path)
+               ? CKPT_OK
+               : ckpt_fail(err, CKPT_E_USAGE, "'%s' is a folder: expected %s", path, expected);
 }
 
 /* The errno of an earlier failed write is lost, but poll still reports a closed pipe. */
