@@ -323,6 +323,29 @@ def test_a_signal_ends_the_wait_for_a_pipe(tiny, tmp_path, command, has_writer, 
         os.close(writer)
 
 
+@pytest.mark.parametrize("call", ["open", "read"])
+@pytest.mark.parametrize("command", [("ckpt-verify", "check", "--manifest"),
+                                     ("ckpt-verify", "digest", "-c"),
+                                     ("ckpt-inspect", "--map"), ("ckpt-run", "--tokens")])
+def test_a_signal_just_before_the_wait_ends_it_too(tiny, tmp_path, fault, command, call):
+    """It interrupts nothing: the process stands before the call when the signal comes."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR) if call == "read" else None
+    more = [] if command[-1] == "-c" else [tiny]
+    process = subprocess.Popen([BUILD / "bin" / command[0], *command[1:], pipe, *more],
+                               env={**os.environ, **fault.env(f"{call}:stop:1", pipe)},
+                               stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    _, state = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(state) and fault.injected
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == -signal.SIGINT and err.count("\n") <= 1, err
+    if writer is not None:
+        os.close(writer)
+
+
 # ---- folders that may not be read ----
 
 def as_someone_without_rights(*args):

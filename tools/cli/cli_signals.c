@@ -2,15 +2,31 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "cli_private.h"
 
 static atomic_int stop_signal;      /* 0: none received; any thread may run the handler */
 
+/*
+ * A signal that comes between a look at the flag and a call that waits for somebody else (open of a
+ * pipe, read, a write to a full one) would not interrupt that call. So an alarm repeats it every
+ * second until the process ends. The kernel prefers the main thread for it, as for the signal; and
+ * that is the thread which waits.
+ */
+enum { REPEAT_SECONDS = 1 };
+
+static void repeat_stop(int signal_number)
+{
+    (void)signal_number;
+    alarm(REPEAT_SECONDS);
+}
+
 static void request_stop(int signal_number)
 {
     stop_signal = signal_number;
+    alarm(REPEAT_SECONDS);
 }
 
 void cli_catch(int number, void (*handler)(int), int flags)
@@ -30,6 +46,7 @@ atomic_int *cli_stop_flag(void)
 {
     /* Without SA_RESTART, so that an open that waits for a pipe's other end is interrupted. A
      * second signal kills. */
+    cli_catch(SIGALRM, repeat_stop, 0);
     cli_catch(SIGINT, request_stop, (int)SA_RESETHAND);
     cli_catch(SIGTERM, request_stop, (int)SA_RESETHAND);
     return &stop_signal;
