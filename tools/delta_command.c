@@ -491,6 +491,7 @@ int delta_command_apply(const delta_command *o, const cli_args *args, const char
         .dry_run = o->common.dry_run,
         .open = o->open,
     };
+    const char *last = args->items[args->count - 1];
     static cli_meter meter;
     int is_begun = 0;                        /* nothing is kept of a stream that did not end */
     delta_outcome outcome = { .tensor_count = 0 };
@@ -503,6 +504,9 @@ int delta_command_apply(const delta_command *o, const cli_args *args, const char
         code = ckpt_fail(&err, CKPT_E_USAGE, "DST is missing: expected BASE DELTA... DST, got only "
                          "'%s' '%s'; name the new folder, or say --in-place to change '%s'",
                          args->items[0], args->items[1], args->items[0]);
+    else if (o->in_place && !delta_command_is_stream(last) && !file_exists(last))
+        code = ckpt_fail(&err, CKPT_E_USAGE, "'%s' does not exist: with --in-place all arguments "
+                         "behind BASE are deltas, and there is no DST", last);
     else if ((code = delta_command_check_source(args->items[0], "BASE", &err)) == CKPT_OK &&
              (code = take_stream(o, args, options.delta_count, &in, &err)) == CKPT_OK) {
         is_begun = 1;

@@ -299,6 +299,7 @@ ckpt-verify logits tiny bf16 | 'tiny' has no tensor 'logits'
 ckpt-delta apply d5 tiny out | 'tiny' is a whole checkpoint, not a delta
 ckpt-delta apply tiny d5 | DST is missing | got only 'tiny' 'd5' | --in-place
 ckpt-delta apply - d5 out | BASE is '-'
+ckpt-delta apply --in-place tiny d5 out | 'out' does not exist | there is no DST
 ckpt-delta diff tiny - out | NEW is '-'
 ckpt-delta apply tiny d6 out | 'd6' does not exist
 ckpt-verify certify --delta - --out c.json tiny | --delta is '-': expected a delta on disk
