@@ -13,17 +13,20 @@ enum { PIECE_BYTES = 1 << 16, WINDOW_LOG_MAX = 23, MAGIC_BYTES = 4 };
 
 _Static_assert(ZFRAME_WINDOW_BYTES == 1 << WINDOW_LOG_MAX, "one limit, said twice");
 
-/* Who packs a frame: that is chosen by the first block that is not all zeros. */
+/* Who packs a frame: that is chosen by the first block that is not all zeros. The library may
+ * follow zsparse, from a block on that repeats itself. */
 typedef enum { BY_NOBODY_YET, BY_LIBRARY, BY_ZSPARSE } frame_packer;
 
 struct zframe_writer {
     ZSTD_CCtx *zstd;
+    int level;
     ckpt_file *file;
     uint64_t begin;
     uint64_t offset;
     uint64_t content_bytes;
     uint64_t taken_bytes;          /* of the content, not by the library */
     frame_packer packer;
+    size_t drop_bytes;             /* of what the library makes next: the head of its frame */
     char packed[PIECE_BYTES];
     zsparse *sparse;
     size_t block_used;
@@ -60,6 +63,7 @@ ckpt_code zframe_writer_create(int level, zframe_writer **out, ckpt_error *err)
         zframe_writer_free(w);
         return ckpt_fail(err, CKPT_E_USAGE, "cannot compress at level %d", level);
     }
+    w->level = level;
     *out = w;
     return CKPT_OK;
 }
@@ -79,14 +83,23 @@ static ckpt_code fail_packing(const zframe_writer *w, size_t code, ckpt_error *e
                      ZSTD_getErrorName(code));
 }
 
-static ckpt_code begin_library(zframe_writer *w, ckpt_error *err)
+/* Set how the library packs next, from the beginning of a frame on. */
+static ckpt_code set_library(zframe_writer *w, int window_log, uint64_t pledged, ckpt_error *err)
 {
     size_t code;
 
     w->packer = BY_LIBRARY;
     ZSTD_CCtx_reset(w->zstd, ZSTD_reset_session_only);
-    code = ZSTD_CCtx_setPledgedSrcSize(w->zstd, w->content_bytes);
-    return ZSTD_isError(code) ? fail_packing(w, code, err) : CKPT_OK;
+    if (ZSTD_isError(code = ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_windowLog, window_log)) ||
+        ZSTD_isError(code = ZSTD_CCtx_setPledgedSrcSize(w->zstd, pledged)))
+        return fail_packing(w, code, err);
+    return CKPT_OK;
+}
+
+static ckpt_code begin_library(zframe_writer *w, ckpt_error *err)
+{
+    w->drop_bytes = 0;
+    return set_library(w, 0, w->content_bytes, err);
 }
 
 ckpt_code zframe_begin(zframe_writer *w, ckpt_file *file, uint64_t offset, uint64_t content_bytes,
@@ -107,14 +120,18 @@ static ckpt_code pack(zframe_writer *w, ZSTD_inBuffer *in, ZSTD_EndDirective how
 
     do {
         ZSTD_outBuffer out = { w->packed, sizeof w->packed, 0 };
+        size_t drop;
         ckpt_code code;
 
         left = ZSTD_compressStream2(w->zstd, &out, in, how);
         if (ZSTD_isError(left))
             return fail_packing(w, left, err);
-        if ((code = file_write_at(w->file, w->offset, w->packed, out.pos, err)) != CKPT_OK)
+        drop = (size_t)size_min(w->drop_bytes, out.pos);
+        if ((code = file_write_at(w->file, w->offset, w->packed + drop, out.pos - drop, err)) !=
+            CKPT_OK)
             return code;
-        w->offset += out.pos;
+        w->drop_bytes -= drop;
+        w->offset += out.pos - drop;
     } while (in->pos < in->size || (how == ZSTD_e_end && left > 0));
     return CKPT_OK;
 }
@@ -166,23 +183,65 @@ static ckpt_code choose_packer(zframe_writer *w, size_t nonzero, size_t bytes, c
     return code == CKPT_OK ? pack_first_zeros(w, err) : code;
 }
 
+/*
+ * The library's blocks may follow those of zsparse: these leave the decoder with the offsets that
+ * a frame begins with, and the library's do not refer to anything before them. Their window is that
+ * of the frame; without a size of the content, the head of the library's frame is always as long.
+ */
+static ckpt_code continue_by_library(zframe_writer *w, ckpt_error *err)
+{
+    enum { HEAD_BYTES = MAGIC_BYTES + 2 };
+    ckpt_code code = write_blocks(w, err);
+
+    if (code == CKPT_OK)
+        code = set_library(w, ZSPARSE_WINDOW_LOG, ZSTD_CONTENTSIZE_UNKNOWN, err);
+    w->drop_bytes = HEAD_BYTES;
+    return code;
+}
+
+/* Whether a block may repeat itself is worth a trial if it is the first of zsparse, or dense. */
+static int is_worth_a_trial(int is_first, const unsigned char *block, size_t bytes, size_t packed)
+{
+    enum { SMALL_SHARE = 64 };
+
+    return is_first || (packed > bytes / SMALL_SHARE &&
+                        zsparse_count(block, bytes) > bytes / ZSPARSE_SHARE);
+}
+
+/* 1 if the library packs a block into three quarters of `most`. */
+static int library_is_better(zframe_writer *w, const unsigned char *block, size_t bytes,
+                             size_t most)
+{
+    unsigned char *unused = w->blocks + w->blocks_used + most;
+
+    return !ZSTD_isError(ZSTD_compressCCtx(w->zstd, unused, most / 4 * 3, block, bytes, w->level));
+}
+
 /* Pack a whole block, or the last one. */
 static ckpt_code add_block(zframe_writer *w, const unsigned char *block, size_t bytes,
                            ckpt_error *err)
 {
     const int is_last = w->taken_bytes + bytes == w->content_bytes;
-    const size_t nonzero = w->packer == BY_NOBODY_YET ? zsparse_count(block, bytes) : 0;
+    const int is_first = w->packer == BY_NOBODY_YET;
+    const size_t nonzero = is_first ? zsparse_count(block, bytes) : 0;
     ckpt_code code;
 
-    if (w->packer == BY_NOBODY_YET && (nonzero > 0 || is_last) &&
+    if (is_first && (nonzero > 0 || is_last) &&
         (code = choose_packer(w, nonzero, bytes, err)) != CKPT_OK)
         return code;
     w->taken_bytes += bytes;
+    if (w->packer == BY_ZSPARSE) {
+        const size_t packed = zsparse_pack(w->sparse, block, bytes, is_last,
+                                           w->blocks + w->blocks_used);
+
+        if (!is_worth_a_trial(is_first, block, bytes, packed) ||
+            !library_is_better(w, block, bytes, packed))
+            w->blocks_used += packed;
+        else if ((code = continue_by_library(w, err)) != CKPT_OK)
+            return code;
+    }
     if (w->packer == BY_LIBRARY)
         return pack_by_library(w, block, bytes, err);
-    if (w->packer == BY_ZSPARSE)
-        w->blocks_used += zsparse_pack(w->sparse, block, bytes, is_last,
-                                       w->blocks + w->blocks_used);
     return w->blocks_used > PIECE_BYTES ? write_blocks(w, err) : CKPT_OK;
 }
 

@@ -20,7 +20,6 @@ enum {
     FEW = RUN_MIN,                  /* bytes that are copied at once */
     SEQUENCES_MAX = ZSPARSE_BLOCK_BYTES / RUN_MIN + 1,
     MARKS = ZSPARSE_BLOCK_BYTES / 64,
-    WINDOW_LOG = 17,
     WINDOW_LOG_MIN = 10
 };
 
@@ -347,7 +346,7 @@ size_t zsparse_begin(uint64_t content_bytes, unsigned char *to)
     unsigned char *at = put_number(to, 0xFD2FB528, 4);
 
     *at++ = (unsigned char)((is_long ? 3 : 2) << 6);
-    *at++ = (WINDOW_LOG - WINDOW_LOG_MIN) << 3;
+    *at++ = (ZSPARSE_WINDOW_LOG - WINDOW_LOG_MIN) << 3;
     return (size_t)(put_number(at, content_bytes, is_long ? 8 : 4) - to);
 }
 

@@ -194,6 +194,48 @@ static void test_dense_and_short_content_is_packed_by_the_library(void **state)
     free(theirs);
 }
 
+/* A mask of 0 and 1, of which the first rows are sparse; sparse content that repeats itself, from
+ * the first byte on or behind zeros; something else follows each. */
+static void fill_repeats(unsigned kind)
+{
+    enum { COLS = 4096 };
+
+    memset(content, 0, sizeof content);
+    for (size_t i = 0; i < sizeof content; i++)
+        if (kind == 0)
+            content[i] = i % COLS <= 12 * (i / COLS);
+        else if (kind == 1 || i > BLOCK + 1000)
+            content[i] = i % 8 == 0;
+    fill(LONGEST - 9000, LONGEST, 40, 9);
+}
+
+static void test_content_that_repeats_itself_is_left_to_the_library(void **state)
+{
+    static const size_t sizes[] = { 2 * BLOCK, 3 * BLOCK - 5000, 3 * BLOCK + 1, LONGEST };
+    unsigned char *first = malloc(sizeof packed);
+
+    (void)state;
+    assert_non_null(first);
+    for (unsigned kind = 0; kind < 3; kind++)
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            size_t ours;
+            size_t theirs;
+
+            fill_repeats(kind);
+            theirs = ZSTD_compress(first, sizeof packed, content, sizes[s], 1);
+            ours = write_frame(sizes[s], BLOCK, 1);
+            check_frame(sizes[s], ours);
+            assert_true(is_of_zsparse());
+            assert_in_range(ours, 1, 2 * theirs + 50);
+            memcpy(first, packed, ours);
+            for (size_t piece = 999; piece < LONGEST; piece *= 9) {
+                assert_int_equal(write_frame(sizes[s], piece, 1), ours);
+                assert_memory_equal(packed, first, ours);
+            }
+        }
+    free(first);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +245,7 @@ int main(void)
         cmocka_unit_test(test_pieces_do_not_change_a_frame),
         cmocka_unit_test(test_sparse_content_is_smaller_than_the_library_makes_it),
         cmocka_unit_test(test_dense_and_short_content_is_packed_by_the_library),
+        cmocka_unit_test(test_content_that_repeats_itself_is_left_to_the_library),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
