@@ -317,6 +317,37 @@ static ckpt_code note_part(ckpt_checkpoint *c, const json_value *config, ckpt_er
     return code;
 }
 
+/* Does the map read a tensor, and not only drop some? */
+static int reads_any(const ckpt_map *map, const ckpt_catalog *names)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(names); i++) {
+        map_captures captures;
+        const map_rule *rule = map_find_stored(map, ckpt_catalog_at(names, i)->name, &captures);
+
+        if (rule != NULL && rule->kind == MAP_TENSOR)
+            return 1;
+    }
+    return 0;
+}
+
+/* Sharded layouts of a model around one of a family have, if any, the keys of the latter. Some
+ * trainers put a prefix before them, and keys of their own beside them. */
+static ckpt_code leave_sharded(ckpt_checkpoint *c, const json_value *config, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if (c->family == NULL || c->format->map_names == NULL ||
+        strcmp(family_names(c->family, config), FAMILY_NATIVE) == 0 ||
+        reads_any(c->map, store_names(c->store)))
+        return CKPT_OK;
+    family_free(c->family);
+    map_free(c->map);
+    c->family = NULL;
+    c->map = NULL;
+    code = note_part(c, config, err);
+    return code == CKPT_OK ? choose_map(c, NULL, err) : code;
+}
+
 ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err)
 {
     const json_value *config = c->config == NULL ? NULL : json_root(c->config);
@@ -330,10 +361,12 @@ ckpt_code checkpoint_find_own_map(ckpt_checkpoint *c, ckpt_error *err)
         (c->family == NULL && (code = note_part(c, config, err)) != CKPT_OK) ||
         (code = leave_family(c, config, err)) != CKPT_OK)
         return code;
-    if (c->options.map_file == NULL)
-        return choose_map(c, c->family != NULL                ? family_name(c->family)
+    if (c->options.map_file == NULL) {
+        code = choose_map(c, c->family != NULL                ? family_name(c->family)
                              : c->format->map_names == NULL ? GENERIC_FAMILY
                                                             : NULL, err);
+        return code == CKPT_OK ? leave_sharded(c, config, err) : code;
+    }
     if ((code = file_read_named(c->options.map_file, MAP_BYTES_MAX, &text, &size, err)) != CKPT_OK)
         return code;
     code = map_parse(text, size, c->options.map_file, &c->map, err);

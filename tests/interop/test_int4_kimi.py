@@ -9,6 +9,7 @@ from corrupt.files import INDEX, Tensor, file_bytes, read_file, tensor_files
 
 torch = pytest.importorskip("torch")
 value_digest = pytest.importorskip("interop.value_digest")
+import torch.distributed.checkpoint as dcp          # noqa: E402
 from interop.test_int4 import products              # noqa: E402
 
 
@@ -153,6 +154,22 @@ def test_a_kimi_k25_goes_to_torch_dist_and_back_without_its_tower(ckpt, digest, 
          tmp_path / "filled")
     assert set(TOWER) <= set(all_tensors(tmp_path / "filled"))
     ckpt("ckpt-verify", "compare", "--as", "bf16", tmp_path / "k25", tmp_path / "filled")
+
+
+def test_torch_dist_of_a_kimi_k25_with_keys_of_its_own_is_read_as_stored(
+        ckpt, digest, kimi, tmp_path):
+    """As trainers of the whole model write it, with a prefix."""
+    inside(kimi, tmp_path / "k25")
+    state = {"language_model.decoder.final_layernorm.weight": torch.ones(4).bfloat16(),
+             "vision_tower.a.weight": torch.ones(4).bfloat16(),
+             "optimizer.state.exp_avg.a": torch.ones(4)}
+    dcp.save(state, checkpoint_id=tmp_path / "dist/release", no_dist=True)
+    (tmp_path / "dist/latest_checkpointed_iteration.txt").write_text("release")
+    root = digest(tmp_path / "dist")
+    (tmp_path / "dist/config.json").write_text((tmp_path / "k25/config.json").read_text())
+    seen = ckpt("ckpt-inspect", "--json", tmp_path / "dist").json
+    assert seen["family"] == "generic" and digest(tmp_path / "dist") == root
+    assert "how 'kimi_k25' names and packs its tensors is not known" in seen["notes"][0]
 
 
 def test_a_kimi_k25_is_cast_and_its_inner_config_says_so(ckpt, kimi, tmp_path):

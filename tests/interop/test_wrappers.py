@@ -94,3 +94,27 @@ def test_what_is_packed_in_unknown_ways_is_told(ckpt, kind, tmp_path):
     assert seen["notes"][0] == (
         f"the language model inside is like family qwen3_moe, but how '{kind}' names and packs its "
         "tensors is not known: they are read as stored")
+
+
+def test_a_kimi_k25_saved_by_transformers_is_read_in_its_names(ckpt, digest, tmp_path):
+    """Version 5.23 renames the layers as those of the tower, and does not do all that it undoes."""
+    text = {**TEXT, "model_type": "deepseek_v3", "n_routed_experts": 4, "n_shared_experts": 1,
+            "moe_intermediate_size": 24, "first_k_dense_replace": 1, "num_experts_per_tok": 2,
+            "q_lora_rank": 20, "kv_lora_rank": 12, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8,
+            "v_head_dim": 16, "n_group": 1, "topk_group": 1}
+    tensors = save("kimi_k25", text, {"hidden_size": 32, "num_hidden_layers": 1,
+                                      "num_attention_heads": 2, "intermediate_size": 40},
+                   tmp_path / "model")
+    assert "language_model.model.blocks.0.self_attn.o_proj.weight" in tensors
+    seen = ckpt("ckpt-inspect", "--json", "--logical", tmp_path / "model").json
+    assert (seen["family"], seen["names"]) == ("deepseek_v3", "transformers-saved")
+    assert {"layers.0.self_attn.o_proj.weight", "mm_projector.pre_norm.weight",
+            "mm_projector.proj.0.weight"} <= {t["name"] for t in seen["tensors"]}
+    for names, style in ((set(tensors), ()), ({
+            n.replace("model.blocks.", "model.layers.").replace("model.mm_proj", "mm_proj")
+            for n in tensors}, ("--names", "language_model"))):
+        out = tmp_path / f"out{len(style)}"
+        ckpt("ckpt-convert", *style, tmp_path / "model", out)
+        assert {n for p in out.glob("*.safetensors")
+                for n in safetensors_torch.load_file(p)} == names
+        assert digest(out) == digest(tmp_path / "model")
