@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
-HANG_SECONDS = 240
+HANG_SECONDS = 600
 
 
 class Server:
