@@ -31,7 +31,7 @@ ckpt_code certificate_judge_findings(certificate *c, size_t i, const value_findi
     for (size_t f = 0; f < findings->count && code == CKPT_OK; f++) {
         const value_kind kind = findings->items[f].kind;
         const int fails = policy_finding_fails(policy, value_kind_name(kind),
-                                               kind <= VALUE_SCALE_NAN);
+                                               kind <= VALUE_ID_RANGE);
 
         failing += (size_t)fails;
         code = add(c, i, &findings->items[f], fails, err);

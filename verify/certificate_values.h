@@ -2,8 +2,8 @@
  * certificate_values.h: adds the findings of value_check.h to a certificate, as the check
  * "findings".
  *
- * By default NaN, infinities and scales that are not finite fail; a policy may let all findings
- * fail, none, or all but some kinds.
+ * By default the kinds with which no reader can compute fail: those up to VALUE_ID_RANGE; a
+ * policy may let all findings fail, none, or all but some kinds.
  */
 #ifndef CKPT_CERTIFICATE_VALUES_H
 #define CKPT_CERTIFICATE_VALUES_H

@@ -15,12 +15,13 @@ typedef enum {
     VALUE_NAN,                     /* the kinds up to VALUE_NARROW are faults */
     VALUE_INFINITY,                /* includes products of code and scale beyond F32 */
     VALUE_SCALE_NAN,               /* E8M0 byte 0xFF; F32 scales that are not finite */
-    VALUE_ID_RANGE,                /* a table of expert ids has one of a nonexistent expert */
+    VALUE_WHOLE_SCALE,             /* the scale of a whole tensor, or that of its activations, is
+                                      not a finite number above 0 */
+    VALUE_ID_RANGE,                /* a table of expert ids has one of a nonexistent expert. With
+                                      the kinds up to here no reader can compute */
     VALUE_ID_REPEATED,             /* a token is routed to one expert twice */
     VALUE_ZERO_TENSOR,             /* a matrix is all 0 */
     VALUE_SAME_EXPERTS,            /* codes and scales equal those of another expert's weight */
-    VALUE_WHOLE_SCALE,             /* the scale of a whole tensor, or that of its activations, is
-                                      not a finite number above 0 */
     VALUE_NARROW,                  /* fewer bits of precision than the family's official dtype */
     VALUE_SCALE_ZERO,              /* from here remarks: E8M0 byte 0x00 (2^-127), F32 scale 0 */
     VALUE_SCALE_SPREAD,            /* FP4 scales of a 128 x 128 block differ so much that FP8 may

@@ -101,6 +101,18 @@ def test_a_scale_of_a_whole_tensor_that_is_not_above_0_is_a_fault(ckpt, nvfp4, t
     assert f"the scale of {of}" in found["whole_scale", name]["text"]
 
 
+@pytest.mark.parametrize("kind", ["whole_scale", "id_range"])
+def test_what_no_reader_can_compute_with_gets_no_certificate(ckpt, golden_a, nvfp4, tmp_path, kind):
+    model, ids = Model(nvfp4 if kind == "whole_scale" else golden_a), "layers.0.ffn.gate.tid2eid"
+    if kind == "whole_scale":
+        model[EXPERT.replace("weight", "weight_scale_2")] = Tensor("F32", [], bytes(4))
+    else:
+        model[ids] = model[ids].changed(7, 0x70)
+    done = ckpt("ckpt-verify", "certify", "--json", "--out", tmp_path / "c.json",
+                model.write(tmp_path / "m"), check=1).json
+    assert [f["kind"] for f in done["findings"] if f["fails"]] == [kind]
+
+
 def test_a_gate_whose_weights_have_two_scales_is_a_remark(ckpt, nvfp4, tmp_path):
     assert check(ckpt, nvfp4, 0)[1] == {}
     model = Model(nvfp4)
