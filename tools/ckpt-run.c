@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "libckpt/checkpoint.h"
 #include "libckpt/clock.h"
 #include "tools/cli/cli.h"
 #include "run_chat.h"
@@ -602,7 +603,9 @@ static ckpt_code run(run_job *job, const char *path, ckpt_error *err)
     ckpt_code code;
 
     job->asked = &opt;
-    if ((code = prepare(job, path, err)) != CKPT_OK)
+    if ((code = prepare(job, path, err)) != CKPT_OK ||
+        (!opt.digest && (code = checkpoint_note_root(job->checkpoint, CHECKPOINT_ROOT_CHECK,
+                                                     &job->settings.notes, err)) != CKPT_OK))
         return code;
     run_print_notes(job);
     if (opt.text.chat)

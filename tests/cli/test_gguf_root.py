@@ -90,6 +90,14 @@ def test_readers_that_compare_no_stored_root_say_so(ckpt, made, golden_a, tmp_pa
     assert not noted(ckpt("ckpt-inspect", "--json", path))
 
 
+def test_a_run_without_a_digest_says_so(ckpt, made, tmp_path):
+    command = ["ckpt-run", "--tokens", "-", made / "model.gguf"]
+    note = f"the root in the key ckpt.value_root of '{made / 'model.gguf'}' is not compared: "
+    assert note in ckpt(*command, input="1 2 3").err
+    out = ["--digest", "--out", tmp_path / "out"]
+    assert "not compared" not in ckpt(*command, *out, input="1 2 3").err
+
+
 def test_a_delta_of_damaged_files_is_refused(ckpt, golden_a, tmp_path):
     """Its roots would be those of the damage. Also of files that are converted on the way."""
     ckpt("ckpt-convert", "--dtype", "bf16", golden_a, tmp_path / "bf16")
