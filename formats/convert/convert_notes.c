@@ -116,6 +116,21 @@ static ckpt_code take_tokenizer(job_plan *plan, ckpt_error *err)
                     "and what belongs to it beside the weights", plan->options.source);
 }
 
+/* Scales beside blocks that the program for which GGUF is written leaves out of its products. */
+static ckpt_code take_scaled_blocks(job_plan *plan, ckpt_error *err)
+{
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(plan->targets, i);
+
+        if (t->stored_form != CKPT_FORM_APART && t->tensor_scale != CKPT_TENSOR_SCALE_NONE)
+            return note_add(&plan->notes, err, "weights are NVFP4, the first is '%s': llama.cpp "
+                            "of October 2026 loads the scales beside their blocks, but its graph "
+                            "of this model does not multiply by them, and its results are wrong; "
+                            "FP4 as released (MXFP4) is right", t->name);
+    }
+    return CKPT_OK;
+}
+
 ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err)
 {
     const convert_options *o = &plan->options;
@@ -131,6 +146,7 @@ ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err)
     if ((code = take_optimizer(plan, err)) != CKPT_OK ||
         (code = take_no_experts(plan, err)) != CKPT_OK ||
         (code = take_tokenizer(plan, err)) != CKPT_OK ||
+        (code = take_scaled_blocks(plan, err)) != CKPT_OK ||
         (code = convert_note_root(plan, err)) != CKPT_OK)
         return code;
     return take_halves(plan, err);

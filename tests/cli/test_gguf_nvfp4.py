@@ -71,6 +71,14 @@ def test_the_file_has_what_llama_cpp_asks_for(ckpt, apart, blocks):
         assert tensor_of(blocks / "model.gguf", f"{STACK}.{end}")[3] == want
 
 
+def test_what_llama_cpp_makes_of_the_scales_is_told(ckpt, apart, blocks, golden_a, tmp_path):
+    """Found by running it: with scales ignored its logits have nothing in common with ours."""
+    for source, is_told in ((apart, True), (blocks, True), (golden_a, False)):
+        notes = ckpt("ckpt-shard", "--json", "--dry-run", *BARE, source,
+                     tmp_path / "out").json["notes"]
+        assert any("does not multiply" in n for n in notes) == is_told
+
+
 def test_blocks_have_the_bits_of_llama_cpps_converter(apart, blocks):
     """Scales as they are; of 16 codes the first 8 in low nibbles, the others in high ones."""
     release, _, _, data = Model(apart), *tensor_of(blocks / "model.gguf", STACK + ".weight")[1:]
