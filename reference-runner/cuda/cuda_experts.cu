@@ -1,7 +1,7 @@
 /* cuda_experts.cu: the products of several experts. An entry is a pair of a row and one of its
  * experts. */
-#include "cuda_few.cuh"
-#include "cuda_fp4.cuh"
+#include "cuda_fp4_single.cuh"
+#include "cuda_single.cuh"
 
 #include <stdlib.h>
 
@@ -90,6 +90,25 @@ __global__ void __launch_bounds__(TILE_THREADS, 2)
         if (n + column < side.outputs)
             side.y[(uint64_t)(item->first + row) * side.outputs + n + column] =
                 run_round(sum, j.round);
+    });
+}
+
+/* For items of one row on the E4M3 grid, FP8 weights and sums of 128 columns. */
+template <expert_side SIDE>
+__global__ void __launch_bounds__(SINGLE_WARPS * 32, 2)
+    experts_single_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
+{
+    extern __shared__ float sums[];
+    const side_shape side = shape_of<SIDE>(j, s);
+    const expert_item *item = &s.items[blockIdx.x];
+    const uint32_t rows = single_exact_rows(side.depth);
+    const uint32_t n = blockIdx.y * rows;
+    const single_block block = { SIDE == IN ? j.x.row(s.rows[item->first])
+                                            : s.a + (uint64_t)item->first * j.expert_dim,
+                                 &item->weights[side.weight], n, min(rows, side.outputs - n) };
+
+    single_exact(block, sums, [&](uint32_t row, float sum) {
+        side.y[(uint64_t)item->first * side.outputs + n + row] = run_round(sum, j.round);
     });
 }
 
@@ -253,6 +272,30 @@ __global__ void __launch_bounds__(FP4_THREADS, 2)
                 });
 }
 
+/* fp4_kernel for items of one row. */
+template <expert_side SIDE>
+__global__ void __launch_bounds__(FP4_SINGLE_WARPS * 32, 2)
+    fp4_single_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
+{
+    extern __shared__ __align__(16) uint8_t memory[];
+    const side_shape side = shape_of<SIDE>(j, s);
+    const expert_item *item = &s.items[blockIdx.x];
+    float *y = side.y + (uint64_t)item->first * side.outputs;
+    const fp4_tile tile = {
+        { reinterpret_cast<const uint8_t *>(SIDE == IN ? s.y : s.a), s.scales },
+        item->weights[side.weight],
+        item->first,
+        1,
+        blockIdx.y * FP4_SINGLE_OUTPUTS,
+        side.outputs,
+        side.depth
+    };
+
+    fp4_single(tile, memory, [&](uint32_t output, float sum) {
+        y[output] = run_round(sum, j.round);
+    });
+}
+
 /* ---- slabs ---- */
 
 /* Add the results of its experts to each row, in the order of the experts. */
@@ -413,26 +456,66 @@ void launch_few(cudaStream_t stream, const experts_job &j, const slab &s)
         <<<out, TILE_THREADS, few_memory(j.expert_dim, j.block, s.most_rows), stream>>>(j, s);
 }
 
+void launch_single(cudaStream_t stream, const experts_job &j, const slab &s)
+{
+    const uint32_t blocks = cuda_grid(j.expert_dim, ACTIVATION_BLOCK);
+    const dim3 in(s.item_count, cuda_grid(j.expert_dim, single_exact_rows(j.dim)), 2);
+    const dim3 out(s.item_count, cuda_grid(j.dim, single_exact_rows(j.expert_dim)), 1);
+
+    experts_single_kernel<IN>
+        <<<in, SINGLE_WARPS * 32, single_exact_memory(j.dim), stream>>>(j, s);
+    activate_kernel<<<cuda_grid((uint64_t)s.entry_count * blocks, TILE_WARPS), TILE_THREADS, 0,
+                      stream>>>(j, s);
+    experts_single_kernel<OUT>
+        <<<out, SINGLE_WARPS * 32, single_exact_memory(j.expert_dim), stream>>>(j, s);
+}
+
+/* The weights are FORM_EXACT; their rows are then aligned, and so are those of a. */
+int takes_single(const experts_job &j, const slab &s)
+{
+    return s.most_rows == 1 && j.x.pitch % 4 == 0 &&
+           reinterpret_cast<uintptr_t>(j.x.data) % 16 == 0 &&
+           single_exact_memory(j.dim) <= SINGLE_MEMORY_MAX &&
+           single_exact_memory(j.expert_dim) <= SINGLE_MEMORY_MAX;
+}
+
 int takes_few(const experts_job &j, const slab &s)
 {
     return few_fits(j.dim, j.block, s.most_rows) && few_fits(j.expert_dim, j.block, s.most_rows);
 }
 
+/* fp4_kernel, or fp4_single_kernel if no item has more than one row. */
+template <expert_side SIDE>
+void launch_fp4_side(cudaStream_t stream, const experts_job &j, const slab &s)
+{
+    const uint32_t outputs = SIDE == IN ? j.expert_dim : j.dim;
+    const uint32_t depth = SIDE == IN ? j.dim : j.expert_dim;
+    const uint32_t sides = SIDE == IN ? 2 : 1;
+    const uint64_t memory = fp4_single_memory(depth);
+
+    if (s.most_rows == 1 && memory <= FP4_SINGLE_MEMORY_MAX) {
+        cudaFuncSetAttribute(fp4_single_kernel<SIDE>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             FP4_SINGLE_MEMORY_MAX);
+        fp4_single_kernel<SIDE>
+            <<<dim3(s.item_count, cuda_grid(outputs, FP4_SINGLE_OUTPUTS), sides),
+               FP4_SINGLE_WARPS * 32, memory, stream>>>(j, s);
+        return;
+    }
+    cudaFuncSetAttribute(fp4_kernel<SIDE>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         sizeof(fp4_memory));
+    fp4_kernel<SIDE><<<dim3(s.item_count, cuda_grid(outputs, FP4_OUTPUTS), sides), FP4_THREADS,
+                       sizeof(fp4_memory), stream>>>(j, s);
+}
+
 void launch_fp4(cudaStream_t stream, const experts_job &j, const slab &s)
 {
-    const dim3 in(s.item_count, cuda_grid(j.expert_dim, FP4_OUTPUTS), 2);
-    const dim3 out(s.item_count, cuda_grid(j.dim, FP4_OUTPUTS), 1);
     const uint64_t units = (uint64_t)s.entry_count * (j.dim / FP4_STEP);
     const uint64_t hidden = (uint64_t)s.entry_count * (j.expert_dim / FP4_STEP);
 
-    cudaFuncSetAttribute(fp4_kernel<IN>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         sizeof(fp4_memory));
-    cudaFuncSetAttribute(fp4_kernel<OUT>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         sizeof(fp4_memory));
     cut_kernel<<<cuda_grid(units, TILE_WARPS), TILE_THREADS, 0, stream>>>(j, s);
-    fp4_kernel<IN><<<in, FP4_THREADS, sizeof(fp4_memory), stream>>>(j, s);
+    launch_fp4_side<IN>(stream, j, s);
     activate_cut_kernel<<<cuda_grid(hidden, TILE_WARPS), TILE_THREADS, 0, stream>>>(j, s);
-    fp4_kernel<OUT><<<out, FP4_THREADS, sizeof(fp4_memory), stream>>>(j, s);
+    launch_fp4_side<OUT>(stream, j, s);
 }
 
 int is_fp4(const cuda_weight &w)
@@ -488,6 +571,8 @@ void launch_slab(cudaStream_t stream, weights_form form, const experts_job &j, c
 
     if (form == FORM_FP4)
         launch_fp4(stream, j, s);
+    else if (form == FORM_EXACT && takes_single(j, s))
+        launch_single(stream, j, s);
     else if (takes_few(j, s))
         launch_few_of(stream, form, j, s);
     else if (s.entry_count <= s.item_count * tile_small::X)

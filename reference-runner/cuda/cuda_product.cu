@@ -2,7 +2,7 @@
  * cuda_product.cu: products with stored weights. With many rows of x, codes are decoded before the
  * product; otherwise each tile of rows would decode them again.
  */
-#include "cuda_few.cuh"
+#include "cuda_single.cuh"
 
 #include "kernels/cuda/dequantise.h"
 
@@ -136,6 +136,91 @@ void multiply_few(cuda_backend *cuda, const linear_job &j)
     }
 }
 
+/* ---- a single row ---- */
+
+__device__ __forceinline__ single_block single_block_of(const linear_job &j, uint64_t n,
+                                                        uint32_t rows)
+{
+    const uint64_t group = j.group_rows == 0 ? 0 : n / j.group_rows;
+
+    return { j.x.row(0) + group * j.group_step, &j.weight, j.weight_row + n,
+             (uint32_t)min((uint64_t)rows, j.weight_row_count - n) };
+}
+
+__global__ void __launch_bounds__(SINGLE_WARPS * 32, 2)
+    single_exact_kernel(const __grid_constant__ linear_job j)
+{
+    extern __shared__ float sums[];
+    const uint32_t rows = single_exact_rows(j.weight.cols);
+    const uint64_t n = (uint64_t)blockIdx.x * rows;
+
+    single_exact(single_block_of(j, n, rows), sums, [&](uint32_t row, float sum) {
+        j.y.row(0)[n + row] = finish(j, sum);
+    });
+}
+
+template <typename W, uint32_t each>
+__global__ void __launch_bounds__((each == 1 ? SINGLE_WARPS_MAX : SINGLE_WARPS) * 32, 2)
+    single_certain_kernel(const __grid_constant__ linear_job j)
+{
+    extern __shared__ double2 segments[];
+    const uint32_t rows = single_rows<W>(j.weight.cols, each);
+    const uint64_t n = (uint64_t)blockIdx.x * rows;
+
+    single_certain<W, each>(
+        single_block_of(j, n, rows), segments, [&](float sum) { return finish(j, sum); },
+        [&](uint32_t row, float value) { j.y.row(0)[n + row] = value; });
+}
+
+/* Rows of x are the same for a thread block if its weight rows are in one group. */
+int is_single(const linear_job &j, uint32_t rows, uint64_t memory)
+{
+    return j.row_count == 1 && j.group_rows % rows == 0 && j.group_step % 4 == 0 &&
+           memory <= SINGLE_MEMORY_MAX;
+}
+
+template <typename W, uint32_t each> int multiply_certain_by(cuda_backend *cuda, const linear_job &j)
+{
+    const uint32_t rows = single_rows<W>(j.weight.cols, each);
+    const uint64_t memory = single_certain_memory<W>(j.weight.cols, each);
+    const uint32_t warps = each == 1 ? SINGLE_WARPS_MAX : SINGLE_WARPS;
+
+    if (!is_single(j, rows, memory) || !single_aligned(&j.weight, j.x.data, W::COLUMNS))
+        return 0;
+    single_certain_kernel<W, each>
+        <<<cuda_grid(j.weight_row_count, rows), warps * 32, memory, cuda->compute>>>(j);
+    return 1;
+}
+
+/* With few weight rows, more thread blocks share them. */
+template <typename W> int multiply_certain(cuda_backend *cuda, const linear_job &j)
+{
+    constexpr uint32_t MANY = 4;
+
+    return j.weight_row_count < MANY * cuda->processor_count
+               ? multiply_certain_by<W, 1>(cuda, j)
+               : multiply_certain_by<W, MANY>(cuda, j);
+}
+
+/* Multiply a single row, if this is one and the weight is of a kind for which that is faster. */
+int multiply_single(cuda_backend *cuda, const linear_job &j)
+{
+    const cuda_weight *w = &j.weight;
+
+    if (j.block == 0 && w->scale_dtype == CKPT_NONE && w->dtype == CKPT_F32)
+        return multiply_certain<single_float>(cuda, j);
+    if (j.block == 0 && w->scale_dtype == CKPT_NONE && w->dtype == CKPT_BF16)
+        return multiply_certain<single_bf16>(cuda, j);
+    if (j.block == 0 && w->scale_dtype == CKPT_F8_E8M0 && few_form_of(w, 0) == FEW_FP8)
+        return multiply_certain<single_fp8>(cuda, j);
+    if (!is_single(j, single_exact_rows(w->cols), single_exact_memory(w->cols)) ||
+        !single_takes_exact(w, j.x.data, is_on_grid(j)))
+        return 0;
+    single_exact_kernel<<<cuda_grid(j.weight_row_count, single_exact_rows(w->cols)),
+                          SINGLE_WARPS * 32, single_exact_memory(w->cols), cuda->compute>>>(j);
+    return 1;
+}
+
 /* ---- many rows ---- */
 
 /* Decode and multiply the weight in bands of rows that fit in CUDA_WORK_BYTES. */
@@ -239,6 +324,8 @@ ckpt_code linear_cuda(run_backend *backend, const run_linear *op, ckpt_error *er
     if ((code = cuda_check_block(op->block, err)) != CKPT_OK ||
         (code = cuda_await(cuda, op->weight, err)) != CKPT_OK || op->row_count == 0)
         return code;
+    if (multiply_single(cuda, j))
+        return cuda_launched("linear", err);
     if (takes_few(j))
         multiply_few(cuda, j);
     else if ((code = multiply_groups(cuda, j, err)) != CKPT_OK)
