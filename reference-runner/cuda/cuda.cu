@@ -67,10 +67,15 @@ static ckpt_code free_bytes_cuda(unsigned device, uint64_t *out, ckpt_error *err
 static cudaError_t create_streams(cuda_backend *cuda)
 {
     int processor_count = 0;
+    int shared_bytes = 0;
     cudaError_t error =
         cudaDeviceGetAttribute(&processor_count, cudaDevAttrMultiProcessorCount, cuda->device);
 
     cuda->processor_count = static_cast<uint32_t>(processor_count);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                       cuda->device);
+    cuda->shared_bytes = static_cast<uint64_t>(shared_bytes);
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&cuda->compute, cudaStreamNonBlocking);
     if (error == cudaSuccess)

@@ -1,5 +1,5 @@
 /* cuda_attend.cu: compressor, indexer and attention on the device. */
-#include "cuda_tile.cuh"
+#include "cuda_attend_few.cuh"
 
 namespace {
 
@@ -111,34 +111,67 @@ __device__ uint64_t rank_key(float score, uint64_t index)
     return (uint64_t)bits << 32 | (0xFFFFFFFFu - (uint32_t)index);
 }
 
-__device__ uint32_t block_sum(uint32_t value, uint32_t *shared)
+constexpr uint32_t DIGITS = 256;
+
+/* Of `wanted` keys, counted by a digit, the last one in descending order: its digit, and the place
+ * that it has among those of the same digit. One warp calls it. */
+struct digit_choice {
+    uint32_t digit;
+    uint32_t place;
+};
+
+__device__ void choose_digit(const uint32_t *counts, uint32_t wanted, digit_choice *out)
 {
-    for (uint32_t step = WARP / 2; step > 0; step /= 2)
-        value += __shfl_xor_sync(ALL, value, step);
-    __syncthreads();
-    if (threadIdx.x % WARP == 0)
-        shared[threadIdx.x / WARP] = value;
-    __syncthreads();
-    value = 0;
-    for (uint32_t i = 0; i < THREADS / WARP; i++)
-        value += shared[i];
-    return value;
+    constexpr uint32_t EACH = DIGITS / WARP;
+    const uint32_t high = DIGITS - 1 - threadIdx.x * EACH;       /* this lane's highest digit */
+    uint32_t mine = 0;
+
+    for (uint32_t i = 0; i < EACH; i++)
+        mine += counts[high - i];
+    uint32_t through = mine;
+
+    for (uint32_t step = 1; step < WARP; step *= 2) {
+        const uint32_t other = __shfl_up_sync(ALL, through, step);
+
+        through += threadIdx.x >= step ? other : 0;
+    }
+    uint32_t before = through - mine;
+
+    if (before >= wanted || through < wanted)
+        return;
+    for (uint32_t i = 0; i < EACH; i++) {
+        if (before + counts[high - i] >= wanted) {
+            *out = { high - i, wanted - before };
+            return;
+        }
+        before += counts[high - i];
+    }
 }
 
-/* The topk-th largest key: the largest value that topk keys reach, found bit by bit. All keys are
- * different. */
-__device__ uint64_t cut_key(const float *scores, uint64_t count, uint32_t topk, uint32_t *shared)
+/* The topk-th largest key, found digit by digit. All keys are different; topk <= count. */
+__device__ uint64_t cut_key(const float *scores, uint64_t count, uint32_t topk)
 {
+    __shared__ uint32_t counts[DIGITS];
+    __shared__ digit_choice choice;
     uint64_t cut = 0;
+    uint32_t wanted = topk;
 
-    for (int bit = 63; bit >= 0; bit--) {
-        const uint64_t tried = cut | 1ull << bit;
-        uint32_t reached = 0;
+    static_assert(DIGITS == THREADS, "a thread clears one count");
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        counts[threadIdx.x] = 0;
+        __syncthreads();
+        for (uint64_t c = threadIdx.x; c < count; c += THREADS) {
+            const uint64_t key = rank_key(scores[c], c);
 
-        for (uint64_t c = threadIdx.x; c < count; c += THREADS)
-            reached += rank_key(scores[c], c) >= tried;
-        if (block_sum(reached, shared) >= topk)
-            cut = tried;
+            if (shift == 56 || (key ^ cut) >> (shift + 8) == 0)
+                atomicAdd(&counts[key >> shift & (DIGITS - 1)], 1u);
+        }
+        __syncthreads();
+        if (threadIdx.x < WARP)
+            choose_digit(counts, wanted, &choice);
+        __syncthreads();
+        cut |= (uint64_t)choice.digit << shift;
+        wanted = choice.place;
     }
     return cut;
 }
@@ -196,7 +229,7 @@ __global__ void __launch_bounds__(THREADS) choose_kernel(const __grid_constant__
     const float *scores = s.scores + blockIdx.x * s.pitch;
     int32_t *chosen = s.chosen.ints(t);
     const int is_all = count <= s.topk;
-    const uint64_t cut = is_all ? 0 : cut_key(scores, count, s.topk, shared);
+    const uint64_t cut = is_all ? 0 : cut_key(scores, count, s.topk);
     const uint32_t used = write_chosen(scores, count, cut, chosen, shared);
     float gap = INFINITY;
 
@@ -213,51 +246,6 @@ __global__ void __launch_bounds__(THREADS) choose_kernel(const __grid_constant__
 }
 
 /* ---- attention ---- */
-
-struct attend_job {
-    cuda_rows q;
-    cuda_rows y;
-    cuda_ring window_kv;
-    cuda_rows entries;
-    cuda_rows chosen;
-    const float *sink;
-    float *scores;           /* rows x heads, `pitch` floats each */
-    float *denominators;     /* rows x heads */
-    uint64_t pitch;
-    uint64_t first;          /* row of the slab */
-    run_attend op;
-};
-
-/* The vectors that a row attends to: `window` rows of the ring from position `begin` on, then
- * entries; `count` in total. */
-struct attend_list {
-    uint64_t begin;
-    uint64_t window;
-    uint64_t count;
-    const int32_t *chosen;
-};
-
-__device__ attend_list list_of(const attend_job &j, uint64_t t)
-{
-    const uint64_t p = j.op.position + t;
-    const uint64_t begin = p + 1 > j.op.window ? p + 1 - j.op.window : 0;
-    uint64_t visible = j.entries.data == nullptr ? 0 : (p + 1) / j.op.ratio;
-
-    if (j.chosen.data != nullptr)
-        visible = min(visible, (uint64_t)j.op.topk);
-    return { begin, p + 1 - begin, p + 1 - begin + visible,
-             j.chosen.data == nullptr ? nullptr : j.chosen.ints(t) };
-}
-
-__device__ const float *list_row(const attend_job &j, const attend_list &l, uint64_t i)
-{
-    if (i >= l.count)
-        return nullptr;
-    if (i < l.window)
-        return j.window_kv.row(l.begin + i);
-    i -= l.window;
-    return j.entries.row(l.chosen == nullptr ? i : (uint64_t)l.chosen[i]);
-}
 
 __global__ void __launch_bounds__(TILE_THREADS, 3)
     attend_score_kernel(const __grid_constant__ attend_job j)
@@ -287,7 +275,7 @@ __global__ void __launch_bounds__(TILE_THREADS, 3)
 __global__ void softmax_kernel(const __grid_constant__ attend_job j, uint64_t units)
 {
     constexpr float SINK_LEAD_MAX = 80;
-    const uint64_t unit = (uint64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
+    const uint64_t unit = ((uint64_t)blockIdx.x * blockDim.x + threadIdx.x) / WARP;
     const uint64_t t = j.first + unit / j.op.head_count;
     const float sink = j.sink[unit % j.op.head_count];
     float *scores = j.scores + unit * j.pitch;
@@ -415,6 +403,52 @@ uint64_t slab_rows(uint64_t row_count, uint64_t row_bytes)
     return size_max(size_min(size_min(row_count, CUDA_WORK_BYTES / row_bytes), 32768), 1);
 }
 
+/* 1 if `rows` rows have too few tiles for all processors, and cuda_attend_few.cuh supports them. */
+int attends_few(const cuda_backend *cuda, const attend_job &j, uint32_t rows)
+{
+    const uint64_t tiles = rows * size_div_up(j.op.head_count, TILE) *
+                           size_div_up(size_max(j.pitch, j.op.head_dim), TILE);
+
+    return tiles < cuda->processor_count && j.op.head_dim % ATTEND_STEP == 0 &&
+           size_max(attend_score_memory(j.op.head_dim), attend_mix_memory()) <=
+               cuda->shared_bytes;
+}
+
+ckpt_code attend_few_slab(cuda_backend *cuda, const attend_job &j, uint32_t rows, ckpt_error *err)
+{
+    const uint32_t heads = cuda_grid(j.op.head_count, ATTEND_HEADS);
+    const dim3 score(cuda_grid(j.pitch, ATTEND_PART), heads, rows);
+    const dim3 mix(cuda_grid(j.op.head_dim, ATTEND_PART), heads, rows);
+    const uint64_t units = (uint64_t)rows * j.op.head_count;
+    const int score_bytes = static_cast<int>(attend_score_memory(j.op.head_dim));
+    const int mix_bytes = static_cast<int>(attend_mix_memory());
+
+    cudaFuncSetAttribute(attend_score_few_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         score_bytes);
+    cudaFuncSetAttribute(attend_mix_few_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         mix_bytes);
+    attend_score_few_kernel<<<score, TILE_THREADS, score_bytes, cuda->compute>>>(j);
+    softmax_kernel<<<static_cast<uint32_t>(units), WARP, 0, cuda->compute>>>(j, units);
+    attend_mix_few_kernel<<<mix, TILE_THREADS, mix_bytes, cuda->compute>>>(j);
+    return cuda_launched("attend", err);
+}
+
+/* Attention of `rows` rows from j.first on. */
+ckpt_code attend_slab(cuda_backend *cuda, const attend_job &j, uint32_t rows, ckpt_error *err)
+{
+    const uint64_t heads = j.op.head_count;
+    const dim3 score(cuda_grid(j.pitch, TILE), cuda_grid(heads, TILE), rows);
+    const dim3 mix(cuda_grid(j.op.head_dim, TILE), cuda_grid(heads, TILE), rows);
+
+    if (attends_few(cuda, j, rows))
+        return attend_few_slab(cuda, j, rows, err);
+    attend_score_kernel<<<score, TILE_THREADS, 0, cuda->compute>>>(j);
+    softmax_kernel<<<cuda_grid(rows * heads, THREADS / WARP), THREADS, 0, cuda->compute>>>(
+        j, rows * heads);
+    mix_kernel<<<mix, TILE_THREADS, 0, cuda->compute>>>(j);
+    return cuda_launched("attend", err);
+}
+
 } // namespace
 
 ckpt_code pool_cuda(run_backend *backend, const run_pool *op, ckpt_error *err)
@@ -463,16 +497,7 @@ ckpt_code attend_cuda(run_backend *backend, const run_attend *op, ckpt_error *er
 
     j.scores = reinterpret_cast<float *>(cuda->scratch[CUDA_SCRATCH_FLOATS]);
     j.denominators = j.scores + rows * heads * most;
-    for (; code == CKPT_OK && j.first < op->row_count; j.first += rows) {
-        const uint32_t count = (uint32_t)size_min(rows, op->row_count - j.first);
-        const dim3 score(cuda_grid(most, TILE), cuda_grid(heads, TILE), count);
-        const dim3 mix(cuda_grid(op->head_dim, TILE), cuda_grid(heads, TILE), count);
-
-        attend_score_kernel<<<score, TILE_THREADS, 0, cuda->compute>>>(j);
-        softmax_kernel<<<cuda_grid(count * heads, THREADS / WARP), THREADS, 0, cuda->compute>>>(
-            j, count * heads);
-        mix_kernel<<<mix, TILE_THREADS, 0, cuda->compute>>>(j);
-        code = cuda_launched("attend", err);
-    }
+    for (; code == CKPT_OK && j.first < op->row_count; j.first += rows)
+        code = attend_slab(cuda, j, (uint32_t)size_min(rows, op->row_count - j.first), err);
     return code;
 }

@@ -97,6 +97,7 @@ struct cuda_backend {
     cudaStream_t compute;
     cudaStream_t copy;
     uint32_t processor_count;
+    uint64_t shared_bytes;   /* the most shared memory of a thread block */
     /* Blocks of weights in the order of addresses. `rover` is where the last search ended. */
     cuda_block *blocks;
     cuda_block *rover;
