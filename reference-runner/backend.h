@@ -92,6 +92,8 @@ typedef struct {
  * y = weight * (x / sqrt(mean(x^2) + eps)); weight NULL: 1. y may be x. The mean is formed in F64
  * and rounded to F32; the rest is F32. With `round` and no weight, each step is rounded to BF16 as
  * in DeepSeek's code: a = x^2, m = mean(a), v = m + eps, g = 1/sqrt(v), y = x * g.
+ * Unless quantised.buffer is NULL, y is then quantised into it as run_quantise does, to E4M3 in
+ * blocks of 128 columns.
  */
 typedef struct {
     run_rows x;
@@ -99,9 +101,18 @@ typedef struct {
     uint64_t row_count;
     uint64_t col_count;
     const run_buffer *weight;
+    run_rows quantised;
     float eps;
     int round;
 } run_norm;
+
+/* The quantiser of run_norm for its result. */
+static inline run_quantise run_norm_quantise(const run_norm *op)
+{
+    const run_quantise out = { op->y, op->quantised, op->row_count, op->col_count, 128, RUN_E4M3 };
+
+    return out;
+}
 
 /*
  * Rotate pairs (2i, 2i+1) of the last rope_dim columns of each head, in place: head h of row t is

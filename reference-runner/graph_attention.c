@@ -96,6 +96,18 @@ static ckpt_code norm_rows(const chunk_job *j, run_rows x, const run_buffer *wei
     return OPS(j)->norm(j->m->backend, &op, err);
 }
 
+/* Normalise the rows of the chunk in place and quantise the result into `to`, as activate_rows
+ * does. */
+static ckpt_code norm_activated(const chunk_job *j, run_rows x, const run_buffer *weight,
+                                run_rows to, ckpt_error *err)
+{
+    const run_norm op = { .x = x, .y = x, .row_count = j->row_count, .col_count = x.pitch,
+                          .weight = weight, .quantised = activated_to(j->m, to),
+                          .eps = (float)j->m->config->norm_eps, .round = j->m->deploy };
+
+    return OPS(j)->norm(j->m->backend, &op, err);
+}
+
 static ckpt_code rotate(const chunk_job *j, run_rows x, uint32_t head_dim, int inverse,
                         ckpt_error *err)
 {
@@ -287,10 +299,9 @@ static ckpt_code enter(chunk_job *j, ckpt_error *err)
     if ((code = collapse_streams(j->m, &collapse, err)) != CKPT_OK ||
         (code = trace_rows(j, "attn.u", u, c->dim, err)) != CKPT_OK ||
         (code = trace_rows(j, "attn.post", j->post, streams, err)) != CKPT_OK ||
-        (code = trace_rows(j, "attn.comb", j->comb, streams * streams, err)) != CKPT_OK ||
-        (code = norm_rows(j, u, w->attn_norm, j->row_count, err)) != CKPT_OK)
+        (code = trace_rows(j, "attn.comb", j->comb, streams * streams, err)) != CKPT_OK)
         return code;
-    return activate_rows(j->m, u, uq, j->row_count, err);
+    return norm_activated(j, u, w->attn_norm, uq, err);
 }
 
 static ckpt_code make_queries(chunk_job *j, run_rows q, ckpt_error *err)
@@ -303,9 +314,8 @@ static ckpt_code make_queries(chunk_job *j, run_rows q, ckpt_error *err)
 
     j->qrq = activated(j->m, qr, qrq);
     if ((code = project(j, j->aq, w->wq_a, qr, err)) != CKPT_OK ||
-        (code = norm_rows(j, qr, w->q_norm, j->row_count, err)) != CKPT_OK ||
+        (code = norm_activated(j, qr, w->q_norm, qrq, err)) != CKPT_OK ||
         (code = trace_rows(j, "qr", qr, c->q_rank, err)) != CKPT_OK ||
-        (code = activate_rows(j->m, qr, qrq, j->row_count, err)) != CKPT_OK ||
         (code = project(j, j->qrq, w->wq_b, q, err)) != CKPT_OK ||
         (code = norm_rows(j, rows_of(q.buffer, c->head_dim), NULL, j->row_count * c->head_count,
                           err)) != CKPT_OK ||

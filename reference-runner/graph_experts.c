@@ -14,7 +14,7 @@ typedef struct {
     uint32_t *rows;
     float *factors;
     int32_t *ids;              /* active_count experts of each row, as the backend returned them */
-    float *weights;            /* their factors */
+    const float *weights;      /* their factors, in the same memory */
 } routing;
 
 typedef struct {
@@ -25,6 +25,17 @@ typedef struct {
 } expert_half;
 
 #define OPS(half) ((half)->m->backend->ops)
+
+/* The chosen experts of all rows, and their factors after them. */
+static run_rows ids_of(const expert_half *h)
+{
+    return rows_of(h->work->batch->routed, h->m->config->active_count);
+}
+
+static run_rows factors_of(const expert_half *h)
+{
+    return rows_from(ids_of(h), h->work->row_count);
+}
 
 static ckpt_code trace_spans(const expert_half *h, const char *point, run_rows rows, int is_int,
                              ckpt_error *err)
@@ -77,8 +88,7 @@ static ckpt_code route_chunk(const expert_half *h, const run_span *span, uint64_
     const run_route op = {
         .logits = logits,
         .table = rows_of(h->layer->is_hash ? s->table : NULL, c->active_count),
-        .ids = rows_from(rows_of(b->ids, c->active_count), row),
-        .weights = rows_from(rows_of(b->factors, c->active_count), row),
+        .ids = rows_from(ids_of(h), row), .weights = rows_from(factors_of(h), row),
         .gap = s->gap, .bias = h->layer->w.gate_bias, .row_count = count,
         .expert_count = c->expert_count, .active_count = c->active_count,
         .route_scale = (float)c->route_scale,
@@ -111,14 +121,14 @@ static ckpt_code enter_chunk(const expert_half *h, const run_span *span, uint64_
         .comb = rows_from(rows_of(b->comb, streams * streams), row),
     };
     const run_norm norm = { .x = n, .y = n, .row_count = count, .col_count = c->dim,
-                            .weight = w->ffn_norm, .eps = (float)c->norm_eps,
-                            .round = h->m->deploy };
+                            .weight = w->ffn_norm,
+                            .quantised = activated_to(h->m, rows_from(rows_of(b->nq, c->dim),
+                                                                      row)),
+                            .eps = (float)c->norm_eps, .round = h->m->deploy };
     ckpt_code code;
 
     if ((code = collapse_streams(h->m, &collapse, err)) != CKPT_OK ||
-        (code = OPS(h)->norm(h->m->backend, &norm, err)) != CKPT_OK ||
-        (code = activate_rows(h->m, n, rows_from(rows_of(b->nq, c->dim), row), count, err)) !=
-            CKPT_OK)
+        (code = OPS(h)->norm(h->m->backend, &norm, err)) != CKPT_OK)
         return code;
     return route_chunk(h, span, first, count, err);
 }
@@ -144,14 +154,12 @@ static void routing_free(routing *r)
     free(r->rows);
     free(r->factors);
     free(r->ids);
-    free(r->weights);
 }
 
 /* Sort the routed rows by expert. */
 static ckpt_code routing_read(expert_half *h, ckpt_error *err)
 {
     const run_config *c = h->m->config;
-    const run_batch *b = h->work->batch;
     const uint64_t count = h->work->row_count * c->active_count;
     routing *r = &h->r;
     ckpt_code code;
@@ -159,13 +167,12 @@ static ckpt_code routing_read(expert_half *h, ckpt_error *err)
     r->first = calloc(c->expert_count + 2, sizeof *r->first);
     r->rows = malloc((count + 1) * sizeof *r->rows);
     r->factors = malloc((count + 1) * sizeof *r->factors);
-    r->ids = malloc((count + 1) * sizeof *r->ids);
-    r->weights = malloc((count + 1) * sizeof *r->weights);
+    r->ids = malloc((2 * count + 1) * sizeof *r->ids);
     if (r->first == NULL || r->rows == NULL || r->factors == NULL || r->ids == NULL ||
-        r->weights == NULL || count > UINT32_MAX)
+        count > UINT32_MAX)
         return ckpt_fail_memory(err, "routing", count);
-    if ((code = OPS(h)->buffer_read(b->ids, 0, r->ids, count, err)) != CKPT_OK ||
-        (code = OPS(h)->buffer_read(b->factors, 0, r->weights, count, err)) != CKPT_OK)
+    r->weights = (const float *)(const void *)(r->ids + count);
+    if ((code = OPS(h)->buffer_read(ids_of(h).buffer, 0, r->ids, 2 * count, err)) != CKPT_OK)
         return code;
     for (uint64_t i = 0; i < count; i++)
         r->first[r->ids[i] + 2]++;
@@ -303,9 +310,9 @@ static ckpt_code trace_routing(const expert_half *h, ckpt_error *err)
         (code = trace_spans(h, "ffn.post", rows_of(b->post, streams), 0, err)) != CKPT_OK ||
         (code = trace_spans(h, "ffn.comb", rows_of(b->comb, streams * streams), 0, err)) !=
             CKPT_OK ||
-        (code = trace_spans(h, "gate.ids", rows_of(b->ids, c->active_count), 1, err)) != CKPT_OK)
+        (code = trace_spans(h, "gate.ids", ids_of(h), 1, err)) != CKPT_OK)
         return code;
-    return trace_spans(h, "gate.weights", rows_of(b->factors, c->active_count), 0, err);
+    return trace_spans(h, "gate.weights", factors_of(h), 0, err);
 }
 
 ckpt_code block_experts(run_model *model, const run_layer *layer, const run_work *work,

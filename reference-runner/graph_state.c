@@ -186,7 +186,7 @@ static uint64_t batch_size(const run_batch *batch, const run_config *c)
 void batch_free(run_model *model, run_batch *batch)
 {
     run_buffer *const buffers[] = { batch->x,    batch->n,    batch->nq,  batch->y,
-                                    batch->post, batch->comb, batch->ids, batch->factors };
+                                    batch->post, batch->comb, batch->routed };
 
     model->batch_bytes -= batch_size(batch, model->config);
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
@@ -203,8 +203,7 @@ ckpt_code batch_reserve(run_model *model, run_batch *batch, uint64_t row_count, 
         { &batch->nq, row_count * c->dim },          { &batch->y, row_count * c->dim },
         { &batch->post, row_count * streams },
         { &batch->comb, row_count * streams * streams },
-        { &batch->ids, row_count * c->active_count },
-        { &batch->factors, row_count * c->active_count },
+        { &batch->routed, 2 * row_count * c->active_count },
     };
     uint64_t bytes = 0;
     ckpt_code code;

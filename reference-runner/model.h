@@ -84,8 +84,8 @@ typedef struct {
     run_buffer *y;                     /* dim: sum of the experts' outputs */
     run_buffer *post;                  /* streams, as in run_streams */
     run_buffer *comb;                  /* streams * streams */
-    run_buffer *ids;                   /* I32, active_count: experts of the row */
-    run_buffer *factors;               /* active_count */
+    run_buffer *routed;                /* I32, active_count: experts of the row; then of all rows
+                                          active_count factors, so that one read gets both */
 } run_batch;
 
 /* Scratch for the rows of one chunk. */
@@ -246,6 +246,13 @@ ckpt_code activate_rows(run_model *model, run_rows x, run_rows to, uint64_t row_
 static inline run_rows activated(const run_model *model, run_rows x, run_rows to)
 {
     return model->deploy ? to : x;
+}
+
+/* run_norm.quantised for rows that products read as activated(). */
+static inline run_rows activated_to(const run_model *model, run_rows to)
+{
+    to.buffer = model->deploy ? to.buffer : NULL;
+    return to;
 }
 
 static inline run_rows rows_of(run_buffer *buffer, uint64_t pitch)

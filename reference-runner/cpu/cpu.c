@@ -245,13 +245,16 @@ static ckpt_code quantise_cpu(run_backend *backend, const run_quantise *op, ckpt
 
 static ckpt_code norm_cpu(run_backend *backend, const run_norm *op, ckpt_error *err)
 {
-    (void)err;
 #pragma omp parallel for num_threads(cpu_of(backend)->thread_count)                             \
     if (cpu_worth(op->row_count, op->col_count))
     for (uint64_t t = 0; t < op->row_count; t++)
         plain_norm(cpu_row(op->x, t), op->weight == NULL ? NULL : op->weight->data,
                    cpu_row(op->y, t), op);
-    return CKPT_OK;
+    if (op->quantised.buffer == NULL)
+        return CKPT_OK;
+    const run_quantise quantise = run_norm_quantise(op);
+
+    return quantise_cpu(backend, &quantise, err);
 }
 
 static ckpt_code rope_cpu(run_backend *backend, const run_rope *op, ckpt_error *err)

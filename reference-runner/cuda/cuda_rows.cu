@@ -11,6 +11,7 @@ constexpr uint32_t WARP = 32;
 constexpr uint32_t ALL = 0xFFFFFFFFu;
 constexpr uint32_t STREAMS_MAX = 8;      /* so that a warp_matrix holds its square */
 
+constexpr uint32_t NORM_ROWS = 8;        /* fewer rows get a thread block each */
 constexpr uint32_t LANES = 256;          /* as in square_sum of plain.c */
 
 __device__ __forceinline__ double square_of(float x, int is_bf16)
@@ -45,14 +46,14 @@ __device__ double square_sum(const float *x, uint64_t count, int is_bf16)
 }
 
 /* The same by a block of LANES threads; the first warp gets the sum. */
-__device__ double square_sum_block(const float *x, uint64_t count)
+__device__ double square_sum_block(const float *x, uint64_t count, int is_bf16)
 {
     __shared__ double lane[LANES];
     double sum = 0;
 
-#pragma unroll 8
+#pragma unroll 16
     for (uint64_t k = threadIdx.x; k < count; k += LANES)
-        sum += square_of(x[k], 0);
+        sum += square_of(x[k], is_bf16);
     lane[threadIdx.x] = sum;
     for (uint32_t half = LANES / 2; half >= WARP; half /= 2) {
         __syncthreads();
@@ -63,37 +64,104 @@ __device__ double square_sum_block(const float *x, uint64_t count)
     return threadIdx.x < WARP ? meet(lane[threadIdx.x]) : 0;
 }
 
-__device__ float mean_square(const float *x, uint64_t count)
+/* 1 if each step of the norm is rounded. */
+__device__ __forceinline__ int is_chain(const float *weight, const run_norm &op)
 {
-    return (float)(square_sum(x, count, 0) / (double)count);
+    return weight == nullptr && op.round;
+}
+
+/* What x is multiplied by, from the sum of its squares. */
+__device__ float norm_factor(double squares, int is_rounded, const run_norm &op)
+{
+    const float mean = (float)(squares / (double)op.col_count);
+
+    if (is_rounded)
+        return run_bf16(1.0f / sqrtf(run_bf16(run_bf16(mean) + op.eps)));
+    return 1.0f / sqrtf(mean + op.eps);
 }
 
 /* One warp per row. */
 __global__ void norm_kernel(cuda_rows x, cuda_rows y, const float *weight, run_norm op)
 {
     const uint64_t t = (uint64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
-    const int is_chain = weight == nullptr && op.round;
-    const float *from;
-    float *to;
-    float factor;
+    const int is_rounded = is_chain(weight, op);
 
     if (t >= op.row_count)
         return;
-    from = x.row(t);
-    to = y.row(t);
-    if (is_chain) {
-        const double sum = square_sum(from, op.col_count, 1);
-        const float mean = run_bf16((float)(sum / (double)op.col_count));
+    const float *from = x.row(t);
+    float *to = y.row(t);
+    const float factor = norm_factor(square_sum(from, op.col_count, is_rounded), is_rounded, op);
 
-        factor = run_bf16(1.0f / sqrtf(run_bf16(mean + op.eps)));
-    } else {
-        factor = 1.0f / sqrtf(mean_square(from, op.col_count) + op.eps);
-    }
     __syncwarp();
     for (uint64_t i = threadIdx.x % WARP; i < op.col_count; i += WARP) {
         const float scaled = from[i] * factor;
 
         to[i] = run_round(weight == nullptr ? scaled : weight[i] * scaled, op.round);
+    }
+}
+
+constexpr uint32_t NORM_BLOCK = 128;     /* run_norm.quantised */
+constexpr uint32_t NORM_EACH = NORM_BLOCK / WARP;
+
+/* Quantise a block to E4M3: this lane's NORM_EACH values, of which `count` in the block exist. */
+__device__ void quantise_block(const float *values, uint32_t count, float *to)
+{
+    float amax = 0;
+    float scale;
+
+#pragma unroll
+    for (uint32_t i = 0; i < NORM_EACH; i++)
+        amax = fabsf(values[i]) > amax ? fabsf(values[i]) : amax;
+    for (uint32_t step = WARP / 2; step > 0; step /= 2)
+        amax = fmaxf(amax, __shfl_xor_sync(ALL, amax, step));
+    scale = cuda_fp8_scale(amax);
+#pragma unroll
+    for (uint32_t i = 0; i < NORM_EACH; i++)
+        if (threadIdx.x % WARP + i * WARP < count)
+            to[threadIdx.x % WARP + i * WARP] =
+                cuda_e4m3(cuda_to_e4m3(values[i] / scale)) * scale;
+}
+
+/* One thread block per row; a warp does NORM_BLOCK columns at a time, quantised, too, on demand. */
+__global__ void __launch_bounds__(LANES)
+    norm_block_kernel(cuda_rows x, cuda_rows y, cuda_rows quantised, const float *weight,
+                      run_norm op)
+{
+    __shared__ float shared_factor;
+    const uint64_t t = blockIdx.x;
+    const int is_rounded = is_chain(weight, op);
+    const float *from = x.row(t);
+    const double squares = square_sum_block(from, op.col_count, is_rounded);
+
+    if (threadIdx.x == 0)
+        shared_factor = norm_factor(squares, is_rounded, op);
+    __syncthreads();
+    const float factor = shared_factor;
+
+    for (uint64_t first = threadIdx.x / WARP * NORM_BLOCK; first < op.col_count;
+         first += LANES / WARP * NORM_BLOCK) {
+        const uint64_t mine = first + threadIdx.x % WARP;
+        float values[NORM_EACH];
+        float weights[NORM_EACH];
+
+#pragma unroll
+        for (uint32_t i = 0; i < NORM_EACH; i++) {
+            const int is_there = mine + i * WARP < op.col_count;
+
+            values[i] = is_there ? from[mine + i * WARP] : 0;
+            weights[i] = is_there && weight != nullptr ? weight[mine + i * WARP] : 0;
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < NORM_EACH; i++) {
+            const float scaled = values[i] * factor;
+
+            values[i] = run_round(weight == nullptr ? scaled : weights[i] * scaled, op.round);
+            if (mine + i * WARP < op.col_count)
+                y.row(t)[mine + i * WARP] = values[i];
+        }
+        if (quantised.data != nullptr)
+            quantise_block(values, (uint32_t)min((uint64_t)NORM_BLOCK, op.col_count - first),
+                           quantised.row(t) + first);
     }
 }
 
@@ -284,56 +352,72 @@ __device__ void sinkhorn(warp_matrix &c, const run_streams *op)
     }
 }
 
-/* The mixing weights of one row, by one warp. */
-__device__ void mix_weights(const streams_view *v, const run_streams *op, uint64_t t, float rho,
-                            float *pre)
+/* The weights of the streams in u, by one warp. */
+__device__ void mix_pre(const streams_view &v, const run_streams &op, uint64_t t, float rho,
+                        float *pre)
 {
-    const uint32_t count = op->stream_count;
     const uint32_t n = threadIdx.x;
-    const float *mix = v->mix.row(t);
+
+    if (n < op.stream_count)
+        pre[n] = run_sigmoid(v.mix.row(t)[n] * rho * v.scale[0] + v.base[n]) + op.hc_eps;
+}
+
+/* post and comb of one row, by one warp. */
+__device__ void mix_post(const streams_view &v, const run_streams &op, uint64_t t, float rho)
+{
+    const uint32_t count = op.stream_count;
+    const uint32_t n = threadIdx.x;
+    const float *mix = v.mix.row(t);
     warp_matrix comb;
 
     if (n < count)
-        pre[n] = run_sigmoid(mix[n] * rho * v->scale[0] + v->base[n]) + op->hc_eps;
-    if (v->post.data == nullptr)
-        return;
-    if (n < count)
-        v->post.row(t)[n] =
-            2 * run_sigmoid(mix[count + n] * rho * v->scale[1] + v->base[count + n]);
+        v.post.row(t)[n] =
+            2 * run_sigmoid(mix[count + n] * rho * v.scale[1] + v.base[count + n]);
     for (uint32_t k = 0; k < 2; k++) {
         const uint32_t i = n + k * WARP < count * count ? n + k * WARP : 0;
 
-        comb.v[k] = mix[2 * count + i] * rho * v->scale[2] + v->base[2 * count + i];
+        comb.v[k] = mix[2 * count + i] * rho * v.scale[2] + v.base[2 * count + i];
     }
-    sinkhorn(comb, op);
+    sinkhorn(comb, &op);
     for (uint32_t k = 0; k < 2; k++)
         if (n + k * WARP < count * count)
-            v->comb.row(t)[n + k * WARP] = comb.v[k];
+            v.comb.row(t)[n + k * WARP] = comb.v[k];
 }
 
-/* One thread block per row. hc_head if post has no data, else hc_pre. */
+/* u of column j. */
+__device__ __forceinline__ void mix_column(const streams_view &v, const run_streams &op,
+                                           uint64_t t, uint32_t j, const float *pre)
+{
+    const float *x = v.x.row(t) + j;
+    float sum = 0;
+
+#pragma unroll 4
+    for (uint32_t n = 0; n < op.stream_count; n++)
+        sum += pre[n] * __ldg(x + (uint64_t)n * op.dim);
+    v.u.row(t)[j] = run_round(sum, op.round);
+}
+
+/* One thread block per row. hc_head if post has no data, else hc_pre: then one warp computes post
+ * and comb, which takes it a while, and the others u. */
 __global__ void streams_kernel(streams_view v, run_streams op)
 {
     __shared__ float pre[STREAMS_MAX];
     const uint64_t t = blockIdx.x;
-    const float *x = v.x.row(t);
-
     const uint64_t count = (uint64_t)op.stream_count * op.dim;
-    const double squares = square_sum_block(x, count);
+    const double squares = square_sum_block(v.x.row(t), count, 0);
+    const float rho = 1.0f / sqrtf((float)(squares / (double)count) + op.norm_eps);
+    const uint32_t busy = v.post.data == nullptr ? 0 : WARP;
 
-    if (threadIdx.x < WARP) {
-        const float rho = 1.0f / sqrtf((float)(squares / (double)count) + op.norm_eps);
-
-        mix_weights(&v, &op, t, rho, pre);
-    }
+    if (threadIdx.x < WARP)
+        mix_pre(v, op, t, rho, pre);
     __syncthreads();
-    for (uint32_t j = threadIdx.x; j < op.dim; j += THREADS) {
-        float sum = 0;
-
-        for (uint32_t n = 0; n < op.stream_count; n++)
-            sum += pre[n] * x[(uint64_t)n * op.dim + j];
-        v.u.row(t)[j] = run_round(sum, op.round);
+    if (threadIdx.x < busy) {
+        mix_post(v, op, t, rho);
+        return;
     }
+#pragma unroll 4
+    for (uint32_t j = threadIdx.x - busy; j < op.dim; j += THREADS - busy)
+        mix_column(v, op, t, j, pre);
 }
 
 __global__ void streams_post_kernel(cuda_rows x, cuda_rows y, cuda_rows post, cuda_rows comb,
@@ -414,8 +498,8 @@ __device__ float route_best(float *biased, int32_t *ids, const run_route *op)
     return INFINITY;
 }
 
-/* One warp per row. */
-__global__ void route_kernel(cuda_rows logits, cuda_rows table, cuda_rows ids, cuda_rows weights,
+/* One thread block per row. */
+__global__ void __launch_bounds__(THREADS) route_kernel(cuda_rows logits, cuda_rows table, cuda_rows ids, cuda_rows weights,
                              const float *bias, float *gap, run_route op)
 {
     extern __shared__ float g[];
@@ -425,11 +509,13 @@ __global__ void route_kernel(cuda_rows logits, cuda_rows table, cuda_rows ids, c
     float cut = INFINITY;
     float sum = 0;
 
-    for (uint32_t e = threadIdx.x; e < op.expert_count; e += WARP) {
+    for (uint32_t e = threadIdx.x; e < op.expert_count; e += THREADS) {
         g[e] = sqrtf(run_softplus(logits.row(t)[e]));
         biased[e] = g[e] + (bias == nullptr ? 0 : bias[e]);
     }
-    __syncwarp();
+    __syncthreads();
+    if (threadIdx.x >= WARP)
+        return;
     if (table.data == nullptr)
         cut = route_best(biased, id, &op);
     else if (threadIdx.x < op.active_count)
@@ -450,12 +536,23 @@ __global__ void route_kernel(cuda_rows logits, cuda_rows table, cuda_rows ids, c
 
 ckpt_code norm_cuda(run_backend *backend, const run_norm *op, ckpt_error *err)
 {
+    const run_quantise quantise = run_norm_quantise(op);
+    ckpt_code code;
+
     if (op->row_count == 0)
         return CKPT_OK;
+    if (op->row_count < NORM_ROWS) {
+        norm_block_kernel<<<(uint32_t)op->row_count, LANES, 0, cuda_of(backend)->compute>>>(
+            cuda_view(op->x), cuda_view(op->y), cuda_view(op->quantised), cuda_view(op->weight),
+            *op);
+        return cuda_launched("norm", err);
+    }
     norm_kernel<<<cuda_grid(op->row_count, THREADS / WARP), THREADS, 0,
                   cuda_of(backend)->compute>>>(cuda_view(op->x), cuda_view(op->y),
                                                cuda_view(op->weight), *op);
-    return cuda_launched("norm", err);
+    if ((code = cuda_launched("norm", err)) != CKPT_OK || op->quantised.buffer == nullptr)
+        return code;
+    return quantise_cuda(backend, &quantise, err);
 }
 
 ckpt_code quantise_cuda(run_backend *backend, const run_quantise *op, ckpt_error *err)
@@ -562,7 +659,7 @@ ckpt_code route_cuda(run_backend *backend, const run_route *op, ckpt_error *err)
 {
     if (op->row_count == 0)
         return CKPT_OK;
-    route_kernel<<<(uint32_t)op->row_count, WARP, 2 * sizeof(float) * op->expert_count,
+    route_kernel<<<(uint32_t)op->row_count, THREADS, 2 * sizeof(float) * op->expert_count,
                    cuda_of(backend)->compute>>>(
         cuda_view(op->logits), cuda_view(op->table), cuda_view(op->ids), cuda_view(op->weights),
         cuda_view(op->bias), op->gap->data, *op);
