@@ -336,8 +336,10 @@ typedef struct {
     void (*close)(run_backend *backend);
     /* Free memory of the device, to call before open; NULL: the backend uses host memory. */
     ckpt_code (*free_bytes)(unsigned device, uint64_t *out, ckpt_error *err);
-    /* Waits for all operations, then returns the times since the last call. */
-    ckpt_code (*lap)(run_backend *backend, run_lap *out, ckpt_error *err);
+    /* Waits for all operations, unless is_waiting is 0, and returns the times since the last call.
+     * Without waiting, `seconds` is the time in which they were queued, and wait_seconds is 0: the
+     * next lap that waits has it all. */
+    ckpt_code (*lap)(run_backend *backend, int is_waiting, run_lap *out, ckpt_error *err);
 
     /* A new buffer is filled with zeros. Counts and positions are in elements. */
     ckpt_code (*buffer_create)(run_backend *backend, uint64_t count, run_buffer **out,
@@ -347,6 +349,10 @@ typedef struct {
                               uint64_t count, ckpt_error *err);
     ckpt_code (*buffer_read)(const run_buffer *buffer, uint64_t first, void *out, uint64_t count,
                              ckpt_error *err);
+    /* NULL: of no use. Start reading: a buffer_read of the same elements then waits only for the
+     * operations before this call. The elements must not change in between. */
+    ckpt_code (*buffer_read_begin)(const run_buffer *buffer, uint64_t first, uint64_t count,
+                                   ckpt_error *err);
     /* Copy to a buffer of another backend of the same kind. Returns when the copy is complete. */
     ckpt_code (*buffer_pass)(const run_buffer *from, run_buffer *to, uint64_t count,
                              ckpt_error *err);

@@ -37,6 +37,17 @@ static run_rows factors_of(const expert_half *h)
     return rows_from(ids_of(h), h->work->row_count);
 }
 
+/* The outputs of the routed experts, and those of the shared one after them. */
+static run_rows routed_of(const expert_half *h)
+{
+    return rows_of(h->work->batch->y, h->m->config->dim);
+}
+
+static run_rows shared_of(const expert_half *h)
+{
+    return rows_from(routed_of(h), h->work->row_count);
+}
+
 static ckpt_code trace_spans(const expert_half *h, const char *point, run_rows rows, int is_int,
                              ckpt_error *err)
 {
@@ -204,14 +215,16 @@ static ckpt_code load_expert(const expert_half *h, uint32_t e, run_expert *out, 
     return code;
 }
 
-static ckpt_code multiply(const expert_half *h, const run_expert *experts, size_t count,
-                          uint32_t block, ckpt_error *err)
+/* Add the outputs of experts to y, routed_of or shared_of. */
+static ckpt_code multiply(const expert_half *h, const run_expert *experts, size_t count, run_rows y,
+                          ckpt_error *err)
 {
     const run_config *c = h->m->config;
     const run_batch *b = h->work->batch;
     const run_rows n = rows_of(b->n, c->dim);
+    const uint32_t block = experts->w1 == h->layer->w.shared[0] ? LINEAR_BLOCK : EXPERT_BLOCK;
     const run_experts op = {
-        .x = activated(h->m, n, rows_of(b->nq, c->dim)), .y = rows_of(b->y, c->dim),
+        .x = activated(h->m, n, rows_of(b->nq, c->dim)), .y = y,
         .experts = experts, .expert_count = count, .dim = c->dim, .expert_dim = c->expert_dim,
         .block = h->m->deploy ? block : 0, .limit = (float)c->swiglu_limit,
         .round = h->m->deploy,
@@ -243,7 +256,7 @@ static ckpt_code run_routed(const expert_half *h, ckpt_error *err)
             code = load_expert(h, e, &experts[count++], err);
         }
         if (code == CKPT_OK && count > 0)
-            code = multiply(h, experts, count, EXPERT_BLOCK, err);
+            code = multiply(h, experts, count, routed_of(h), err);
         run_weights_release(h->m->weights, mark);
     }
     layers_prefetch(h->m, h->layer->number, h->r.first);
@@ -268,7 +281,7 @@ static ckpt_code run_shared(const expert_half *h, ckpt_error *err)
     shared.rows = rows;
     shared.factors = factors;
     code = rows == NULL || factors == NULL ? ckpt_fail_memory(err, "rows", count)
-                                           : multiply(h, &shared, 1, LINEAR_BLOCK, err);
+                                           : multiply(h, &shared, 1, shared_of(h), err);
     free(rows);
     free(factors);
     return code;
@@ -279,10 +292,10 @@ static ckpt_code leave(const expert_half *h, ckpt_error *err)
     const run_config *c = h->m->config;
     const run_batch *b = h->work->batch;
     const uint64_t streams = c->stream_count;
-    const run_rows y = rows_of(b->y, c->dim);
+    const run_rows y = routed_of(h);
     const run_rows x = rows_of(b->x, streams * c->dim);
-    const run_add rounded = { .a = y, .y = y, .row_count = h->work->row_count,
-                              .col_count = c->dim, .repeat = 1, .round = h->m->deploy };
+    const run_add sum = { .a = y, .b = shared_of(h), .y = y, .row_count = h->work->row_count,
+                          .col_count = c->dim, .repeat = 1, .round = h->m->deploy };
     const run_streams_post post = {
         .x = x, .y = y, .post = rows_of(b->post, streams),
         .comb = rows_of(b->comb, streams * streams), .row_count = h->work->row_count,
@@ -290,7 +303,7 @@ static ckpt_code leave(const expert_half *h, ckpt_error *err)
     };
     ckpt_code code;
 
-    if ((h->m->deploy && (code = OPS(h)->add(h->m->backend, &rounded, err)) != CKPT_OK) ||
+    if ((code = OPS(h)->add(h->m->backend, &sum, err)) != CKPT_OK ||
         (code = trace_spans(h, "ffn.y", y, 0, err)) != CKPT_OK ||
         (code = OPS(h)->hc_post(h->m->backend, &post, err)) != CKPT_OK)
         return code;
@@ -315,6 +328,26 @@ static ckpt_code trace_routing(const expert_half *h, ckpt_error *err)
     return trace_spans(h, "gate.weights", factors_of(h), 0, err);
 }
 
+/* The experts. A device runs the shared one while the host waits for the routing; a backend in host
+ * memory needs the routing first, to start loading the routed ones. */
+static ckpt_code run_all(expert_half *h, ckpt_error *err)
+{
+    const run_config *c = h->m->config;
+    const uint64_t routed = 2 * h->work->row_count * c->active_count;
+    const int is_ahead = OPS(h)->buffer_read_begin != NULL;
+    ckpt_code code;
+
+    if ((is_ahead && (code = OPS(h)->buffer_read_begin(ids_of(h).buffer, 0, routed, err)) !=
+                         CKPT_OK) ||
+        (code = OPS(h)->buffer_zero(h->work->batch->y, 0, 2 * h->work->row_count * c->dim, err)) !=
+            CKPT_OK ||
+        (is_ahead && (code = run_shared(h, err)) != CKPT_OK) ||
+        (code = routing_read(h, err)) != CKPT_OK || (code = run_routed(h, err)) != CKPT_OK ||
+        (!is_ahead && (code = run_shared(h, err)) != CKPT_OK))
+        return code;
+    return leave(h, err);
+}
+
 ckpt_code block_experts(run_model *model, const run_layer *layer, const run_work *work,
                         ckpt_error *err)
 {
@@ -322,14 +355,8 @@ ckpt_code block_experts(run_model *model, const run_layer *layer, const run_work
     ckpt_code code = enter(&h, err);
 
     layers_prefetch(model, layer->number, NULL);     /* while the device works on the queue */
-    if (code != CKPT_OK || (code = trace_routing(&h, err)) != CKPT_OK ||
-        (code = routing_read(&h, err)) != CKPT_OK ||
-        (code = OPS(&h)->buffer_zero(work->batch->y, 0, work->row_count * model->config->dim,
-                                     err)) != CKPT_OK ||
-        (code = run_routed(&h, err)) != CKPT_OK || (code = run_shared(&h, err)) != CKPT_OK)
-        goto out;
-    code = leave(&h, err);
-out:
+    if (code == CKPT_OK && (code = trace_routing(&h, err)) == CKPT_OK)
+        code = run_all(&h, err);
     routing_free(&h.r);
     return code;
 }

@@ -177,7 +177,7 @@ void scratch_free(run_model *model)
 static uint64_t batch_size(const run_batch *batch, const run_config *c)
 {
     const uint64_t streams = c->stream_count;
-    const uint64_t row = streams * c->dim + 3 * (uint64_t)c->dim + streams + streams * streams +
+    const uint64_t row = streams * c->dim + 4 * (uint64_t)c->dim + streams + streams * streams +
                          2 * (uint64_t)c->active_count + 2 * (uint64_t)c->rope_dim;
 
     return batch->capacity * row * sizeof(float);
@@ -200,7 +200,7 @@ ckpt_code batch_reserve(run_model *model, run_batch *batch, uint64_t row_count, 
     const uint64_t streams = c->stream_count;
     const wanted_buffer wanted[] = {
         { &batch->x, row_count * streams * c->dim }, { &batch->n, row_count * c->dim },
-        { &batch->nq, row_count * c->dim },          { &batch->y, row_count * c->dim },
+        { &batch->nq, row_count * c->dim },          { &batch->y, 2 * row_count * c->dim },
         { &batch->post, row_count * streams },
         { &batch->comb, row_count * streams * streams },
         { &batch->routed, 2 * row_count * c->active_count },

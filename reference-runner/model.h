@@ -81,7 +81,8 @@ typedef struct {
     run_buffer *x;                     /* streams * dim */
     run_buffer *n;                     /* dim: normalised input of the experts */
     run_buffer *nq;                    /* n quantised */
-    run_buffer *y;                     /* dim: sum of the experts' outputs */
+    run_buffer *y;                     /* dim: sum of the routed experts' outputs; then of all rows
+                                          the output of the shared expert */
     run_buffer *post;                  /* streams, as in run_streams */
     run_buffer *comb;                  /* streams * streams */
     run_buffer *routed;                /* I32, active_count: experts of the row; then of all rows
@@ -156,6 +157,7 @@ struct run_model {
     rope_table rope[2];
     run_ahead ahead;
     run_ahead warm;                    /* the same for layers_warm */
+    int is_single;                     /* the call has one row */
     int takes_all_experts;             /* so many rows that each expert probably has some */
     run_layer_time *times;
     run_batch main;

@@ -103,11 +103,13 @@ static ckpt_code embed(run_model *m, const run_span *span, run_rows to, uint32_t
     return code;
 }
 
+/* Layers of a single row are not waited for: that would take longer than some of them. */
 static ckpt_code take_time(run_model *m, uint32_t number, uint64_t asked_before, ckpt_error *err)
 {
     run_layer_time *time = &m->times[number];
+    const int is_waiting = !m->is_single || number + 1 == m->layer_end;
     run_lap lap;
-    const ckpt_code code = m->backend->ops->lap(m->backend, &lap, err);
+    const ckpt_code code = m->backend->ops->lap(m->backend, is_waiting, &lap, err);
 
     if (code != CKPT_OK)
         return code;
@@ -189,7 +191,7 @@ static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
     if (m->layer_begin == 0)
         code = embed_all(m, work, err);
     if (code == CKPT_OK && m->times != NULL)
-        code = m->backend->ops->lap(m->backend, &before, err);      /* discard the time so far */
+        code = m->backend->ops->lap(m->backend, !m->is_single, &before, err);  /* discard the time so far */
     for (uint32_t l = m->layer_begin; l < end && code == CKPT_OK; l++)
         code = m->options.stop != NULL && *m->options.stop
                    ? ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted before layer %u", l)
@@ -208,6 +210,7 @@ static ckpt_code prepare_part(run_model *m, uint64_t row_count, ckpt_error *err)
     const ckpt_code code = batch_reserve(m, &m->main, row_count, err);
 
     m->ahead = (run_ahead){ m->layer_begin, 0 };
+    m->is_single = row_count == 1;
     m->takes_all_experts = row_count * m->config->active_count >=
                            (uint64_t)m->config->expert_count * ROWS_TO_TAKE_ALL;
     run_weights_expect(m->weights, !m->takes_all_experts);

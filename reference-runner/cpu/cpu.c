@@ -33,11 +33,12 @@ static ckpt_code open_cpu(unsigned thread_count, unsigned device, run_backend **
     return CKPT_OK;
 }
 
-static ckpt_code lap_cpu(run_backend *backend, run_lap *out, ckpt_error *err)
+static ckpt_code lap_cpu(run_backend *backend, int is_waiting, run_lap *out, ckpt_error *err)
 {
     cpu_backend *cpu = (cpu_backend *)(void *)backend;
     const double time = clock_seconds();
 
+    (void)is_waiting;
     (void)err;
     *out = (run_lap){ .seconds = time - cpu->lap_begin };
     cpu->lap_begin = time;

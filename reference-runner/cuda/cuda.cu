@@ -86,6 +86,8 @@ static cudaError_t create_streams(cuda_backend *cuda)
     for (cuda_parcel &p : cuda->parcels)
         if (error == cudaSuccess)
             error = cudaEventCreateWithFlags(&p.sent, cudaEventDisableTiming);
+    if (error == cudaSuccess)
+        error = cudaEventCreateWithFlags(&cuda->reading.parcel.sent, cudaEventDisableTiming);
     for (cudaEvent_t(&pair)[2] : cuda->waits)
         for (cudaEvent_t &e : pair)
             if (error == cudaSuccess)
@@ -93,16 +95,21 @@ static cudaError_t create_streams(cuda_backend *cuda)
     return error;
 }
 
+static void free_parcel(cuda_parcel *p)
+{
+    if (p->sent != nullptr)
+        cudaEventDestroy(p->sent);
+    cudaFreeHost(p->memory);
+}
+
 static void destroy_streams(cuda_backend *cuda)
 {
     for (cudaEvent_t e : cuda->epochs)
         if (e != nullptr)
             cudaEventDestroy(e);
-    for (cuda_parcel &p : cuda->parcels) {
-        if (p.sent != nullptr)
-            cudaEventDestroy(p.sent);
-        cudaFreeHost(p.memory);
-    }
+    for (cuda_parcel &p : cuda->parcels)
+        free_parcel(&p);
+    free_parcel(&cuda->reading.parcel);
     for (cudaEvent_t(&pair)[2] : cuda->waits)
         for (cudaEvent_t e : pair)
             if (e != nullptr)
@@ -160,20 +167,29 @@ static void close_cuda(run_backend *backend)
     delete cuda;
 }
 
-static ckpt_code lap_cuda(run_backend *backend, run_lap *out, ckpt_error *err)
+/* Wait for the computing stream; add up the times in which it waited for weights. */
+static ckpt_code sum_waits(cuda_backend *cuda, double *seconds, ckpt_error *err)
 {
-    cuda_backend *cuda = cuda_of(backend);
     cudaError_t error = cudaStreamSynchronize(cuda->compute);
-    double waited = 0;
 
     for (unsigned i = 0; i < cuda->wait_count && error == cudaSuccess; i++) {
         float milliseconds = 0;
 
         error = cudaEventElapsedTime(&milliseconds, cuda->waits[i][0], cuda->waits[i][1]);
-        waited += static_cast<double>(milliseconds) * 1e-3;
+        *seconds += static_cast<double>(milliseconds) * 1e-3;
     }
-    if (error != cudaSuccess)
-        return cuda_fail(err, "the time of a layer", error);
+    cuda->wait_count = 0;
+    return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "the time of a layer", error);
+}
+
+static ckpt_code lap_cuda(run_backend *backend, int is_waiting, run_lap *out, ckpt_error *err)
+{
+    cuda_backend *cuda = cuda_of(backend);
+    double waited = 0;
+    ckpt_code code;
+
+    if (is_waiting && (code = sum_waits(cuda, &waited, err)) != CKPT_OK)
+        return code;
     std::lock_guard<std::mutex> guard(cuda->lap_lock);
     const double time = now();
 
@@ -181,7 +197,6 @@ static ckpt_code lap_cuda(run_backend *backend, run_lap *out, ckpt_error *err)
     cuda->lap_begin = time;
     cuda->copy_seconds = 0;
     cuda->copy_bytes = 0;
-    cuda->wait_count = 0;
     return CKPT_OK;
 }
 
@@ -196,9 +211,9 @@ cudaError_t cuda_allocate(uint64_t bytes, char **out)
     return error;
 }
 
-ckpt_code cuda_parcel_take(cuda_backend *cuda, uint64_t bytes, cuda_parcel **out, ckpt_error *err)
+/* Wait until the parcel can be filled again, and make it at least `bytes` large. */
+static ckpt_code cuda_parcel_reserve(cuda_parcel *p, uint64_t bytes, ckpt_error *err)
 {
-    cuda_parcel *p = &cuda->parcels[cuda->next_parcel++ % CUDA_PARCELS];
     const uint64_t wanted = size_max(size_div_up(bytes, PARCEL_UNIT), 1) * PARCEL_UNIT;
     cudaError_t error = cudaEventSynchronize(p->sent);
 
@@ -209,8 +224,13 @@ ckpt_code cuda_parcel_take(cuda_backend *cuda, uint64_t bytes, cuda_parcel **out
         error = cudaMallocHost(reinterpret_cast<void **>(&p->memory), wanted);
         p->bytes = error == cudaSuccess ? wanted : 0;
     }
-    *out = p;
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "pinned memory", error);
+}
+
+ckpt_code cuda_parcel_take(cuda_backend *cuda, uint64_t bytes, cuda_parcel **out, ckpt_error *err)
+{
+    *out = &cuda->parcels[cuda->next_parcel++ % CUDA_PARCELS];
+    return cuda_parcel_reserve(*out, bytes, err);
 }
 
 static __global__ void fetch_kernel(uint4 *to, const uint4 *from, uint64_t count)
@@ -324,13 +344,45 @@ static ckpt_code buffer_write_cuda(run_buffer *buffer, uint64_t first, const voi
     return cuda_parcel_send(cuda, parcel, buffer->data + first, count * sizeof(float), err);
 }
 
+/* Into pinned memory, so that the host does not wait. */
+static ckpt_code buffer_read_begin_cuda(const run_buffer *buffer, uint64_t first, uint64_t count,
+                                        ckpt_error *err)
+{
+    cuda_backend *cuda = cuda_use(buffer->owner);
+    const uint64_t bytes = count * sizeof(float);
+    cuda_reading *r = &cuda->reading;
+    cuda_parcel *p = &r->parcel;
+    ckpt_code code = cuda_parcel_reserve(p, bytes, err);
+    cudaError_t error;
+
+    r->from = nullptr;
+    if (code != CKPT_OK)
+        return code;
+    error = cudaMemcpyAsync(p->memory, buffer->data + first, bytes, cudaMemcpyDeviceToHost,
+                            cuda->compute);
+    if (error == cudaSuccess)
+        error = cudaEventRecord(p->sent, cuda->compute);
+    if (error != cudaSuccess)
+        return cuda_fail(err, "read from the device", error);
+    r->from = buffer->data + first;
+    r->count = count;
+    return CKPT_OK;
+}
+
 static ckpt_code buffer_read_cuda(const run_buffer *buffer, uint64_t first, void *out,
                                   uint64_t count, ckpt_error *err)
 {
-    cudaError_t error = cudaMemcpyAsync(out, buffer->data + first, count * sizeof(float),
-                                        cudaMemcpyDeviceToHost,
-                                        cuda_use(buffer->owner)->compute);
+    cuda_reading *r = &cuda_use(buffer->owner)->reading;
+    cudaError_t error;
 
+    if (r->from == buffer->data + first && r->count == count) {
+        r->from = nullptr;
+        error = cudaEventSynchronize(r->parcel.sent);
+        memcpy(out, r->parcel.memory, count * sizeof(float));
+        return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "read from the device", error);
+    }
+    error = cudaMemcpyAsync(out, buffer->data + first, count * sizeof(float),
+                            cudaMemcpyDeviceToHost, buffer->owner->compute);
     if (error == cudaSuccess)
         error = cudaStreamSynchronize(buffer->owner->compute);
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "read from the device", error);
@@ -360,6 +412,7 @@ extern "C" const run_backend_ops run_backend_cuda = {
     .buffer_free = buffer_free_cuda,
     .buffer_write = buffer_write_cuda,
     .buffer_read = buffer_read_cuda,
+    .buffer_read_begin = buffer_read_begin_cuda,
     .buffer_pass = buffer_pass_cuda,
     .buffer_zero = buffer_zero_cuda,
     .stage_create = stage_create_cuda,

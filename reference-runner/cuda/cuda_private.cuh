@@ -89,6 +89,13 @@ struct cuda_parcel {
     cudaEvent_t sent;
 };
 
+/* What buffer_read_begin has begun to read: `count` floats. */
+struct cuda_reading {
+    cuda_parcel parcel;
+    const float *from;       /* NULL: nothing */
+    uint64_t count;
+};
+
 enum { CUDA_EPOCHS = 256, CUDA_PARCELS = 64, CUDA_WAITS = 256 };
 
 struct cuda_backend {
@@ -107,6 +114,7 @@ struct cuda_backend {
     cudaEvent_t epochs[CUDA_EPOCHS];         /* the end of epoch i at i % CUDA_EPOCHS */
     cuda_parcel parcels[CUDA_PARCELS];
     unsigned next_parcel;
+    cuda_reading reading;
     char *scratch[3];        /* indexed by CUDA_SCRATCH_* */
     uint64_t scratch_bytes[3];
     std::mutex copy_lock;    /* held while the copies and events of one tile are queued */

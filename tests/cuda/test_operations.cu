@@ -127,10 +127,10 @@ template <typename Queue> static void print_time(const Queue &queue, uint64_t by
         return;
     for (int i = 0; i < WARM; i++)
         queue();
-    must(ops->lap(backends[DEVICE], &lap, &err), err);
+    must(ops->lap(backends[DEVICE], 1, &lap, &err), err);
     for (int i = 0; i < TIMED; i++)
         queue();
-    must(ops->lap(backends[DEVICE], &lap, &err), err);
+    must(ops->lap(backends[DEVICE], 1, &lap, &err), err);
     printf("     %.1f us, %.0f GB/s\n", lap.seconds / (double)TIMED * 1e6,
            (double)bytes * (double)TIMED / lap.seconds / 1e9);
 }
