@@ -170,7 +170,7 @@ static void close_cuda(run_backend *backend)
 /* Wait for the computing stream; add up the times in which it waited for weights. */
 static ckpt_code sum_waits(cuda_backend *cuda, double *seconds, ckpt_error *err)
 {
-    cudaError_t error = cudaStreamSynchronize(cuda->compute);
+    cudaError_t error = cudaStreamSynchronize(cuda_queue(cuda));
 
     for (unsigned i = 0; i < cuda->wait_count && error == cudaSuccess; i++) {
         float milliseconds = 0;
@@ -248,10 +248,10 @@ ckpt_code cuda_parcel_send(cuda_backend *cuda, cuda_parcel *parcel, void *to, ui
     const uint64_t count = size_div_up(bytes, sizeof(uint4));
     cudaError_t error;
 
-    fetch_kernel<<<cuda_grid(count, THREADS), THREADS, 0, cuda->compute>>>(
+    fetch_kernel<<<cuda_grid(count, THREADS), THREADS, 0, cuda_queue(cuda)>>>(
         static_cast<uint4 *>(to), reinterpret_cast<const uint4 *>(parcel->memory), count);
     if ((error = cudaGetLastError()) == cudaSuccess)
-        error = cudaEventRecord(parcel->sent, cuda->compute);
+        error = cudaEventRecord(parcel->sent, cuda_queue(cuda));
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "a parcel", error);
 }
 
@@ -274,14 +274,14 @@ static ckpt_code buffer_zero_cuda(run_buffer *buffer, uint64_t first, uint64_t c
                                   ckpt_error *err)
 {
     const cudaError_t error = cudaMemsetAsync(buffer->data + first, 0, count * sizeof(float),
-                                              cuda_use(buffer->owner)->compute);
+                                              cuda_queue(cuda_use(buffer->owner)));
 
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "zeros", error);
 }
 
 static void buffer_free_cuda(run_backend *backend, run_buffer *buffer)
 {
-    cuda_of(backend);
+    cuda_queue(cuda_of(backend));    /* a step may use the buffer */
     if (buffer == nullptr)
         return;
     cudaFree(buffer->data);
@@ -335,7 +335,7 @@ static ckpt_code buffer_write_cuda(run_buffer *buffer, uint64_t first, const voi
 
     if (!fits_parcel(buffer, first, count)) {
         error = cudaMemcpyAsync(buffer->data + first, from, count * sizeof(float),
-                                cudaMemcpyHostToDevice, cuda->compute);
+                                cudaMemcpyHostToDevice, cuda_queue(cuda));
         return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "write to the device", error);
     }
     if ((code = cuda_parcel_take(cuda, count * sizeof(float), &parcel, err)) != CKPT_OK)
@@ -359,9 +359,9 @@ static ckpt_code buffer_read_begin_cuda(const run_buffer *buffer, uint64_t first
     if (code != CKPT_OK)
         return code;
     error = cudaMemcpyAsync(p->memory, buffer->data + first, bytes, cudaMemcpyDeviceToHost,
-                            cuda->compute);
+                            cuda_queue(cuda));
     if (error == cudaSuccess)
-        error = cudaEventRecord(p->sent, cuda->compute);
+        error = cudaEventRecord(p->sent, cuda_queue(cuda));
     if (error != cudaSuccess)
         return cuda_fail(err, "read from the device", error);
     r->from = buffer->data + first;
@@ -382,23 +382,23 @@ static ckpt_code buffer_read_cuda(const run_buffer *buffer, uint64_t first, void
         return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "read from the device", error);
     }
     error = cudaMemcpyAsync(out, buffer->data + first, count * sizeof(float),
-                            cudaMemcpyDeviceToHost, buffer->owner->compute);
+                            cudaMemcpyDeviceToHost, cuda_queue(buffer->owner));
     if (error == cudaSuccess)
-        error = cudaStreamSynchronize(buffer->owner->compute);
+        error = cudaStreamSynchronize(cuda_queue(buffer->owner));
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "read from the device", error);
 }
 
 static ckpt_code buffer_pass_cuda(const run_buffer *from, run_buffer *to, uint64_t count,
                                   ckpt_error *err)
 {
-    cudaError_t error = cudaStreamSynchronize(cuda_use(from->owner)->compute);
+    cudaError_t error = cudaStreamSynchronize(cuda_queue(cuda_use(from->owner)));
 
     cuda_use(to->owner);
     if (error == cudaSuccess)
         error = cudaMemcpyPeerAsync(to->data, to->owner->device, from->data, from->owner->device,
-                                    count * sizeof(float), to->owner->compute);
+                                    count * sizeof(float), cuda_queue(to->owner));
     if (error == cudaSuccess)
-        error = cudaStreamSynchronize(to->owner->compute);
+        error = cudaStreamSynchronize(cuda_queue(to->owner));
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "a copy between devices", error);
 }
 

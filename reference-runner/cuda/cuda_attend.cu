@@ -427,9 +427,9 @@ ckpt_code attend_few_slab(cuda_backend *cuda, const attend_job &j, uint32_t rows
                          score_bytes);
     cudaFuncSetAttribute(attend_mix_few_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          mix_bytes);
-    attend_score_few_kernel<<<score, TILE_THREADS, score_bytes, cuda->compute>>>(j);
-    softmax_kernel<<<static_cast<uint32_t>(units), WARP, 0, cuda->compute>>>(j, units);
-    attend_mix_few_kernel<<<mix, TILE_THREADS, mix_bytes, cuda->compute>>>(j);
+    attend_score_few_kernel<<<score, TILE_THREADS, score_bytes, cuda_queue(cuda)>>>(j);
+    softmax_kernel<<<static_cast<uint32_t>(units), WARP, 0, cuda_queue(cuda)>>>(j, units);
+    attend_mix_few_kernel<<<mix, TILE_THREADS, mix_bytes, cuda_queue(cuda)>>>(j);
     return cuda_launched("attend", err);
 }
 
@@ -442,10 +442,10 @@ ckpt_code attend_slab(cuda_backend *cuda, const attend_job &j, uint32_t rows, ck
 
     if (attends_few(cuda, j, rows))
         return attend_few_slab(cuda, j, rows, err);
-    attend_score_kernel<<<score, TILE_THREADS, 0, cuda->compute>>>(j);
-    softmax_kernel<<<cuda_grid(rows * heads, THREADS / WARP), THREADS, 0, cuda->compute>>>(
+    attend_score_kernel<<<score, TILE_THREADS, 0, cuda_queue(cuda)>>>(j);
+    softmax_kernel<<<cuda_grid(rows * heads, THREADS / WARP), THREADS, 0, cuda_queue(cuda)>>>(
         j, rows * heads);
-    mix_kernel<<<mix, TILE_THREADS, 0, cuda->compute>>>(j);
+    mix_kernel<<<mix, TILE_THREADS, 0, cuda_queue(cuda)>>>(j);
     return cuda_launched("attend", err);
 }
 
@@ -457,7 +457,7 @@ ckpt_code pool_cuda(run_backend *backend, const run_pool *op, ckpt_error *err)
 
     if (units == 0)
         return CKPT_OK;
-    pool_kernel<<<cuda_grid(units, THREADS), THREADS, 0, cuda_of(backend)->compute>>>(
+    pool_kernel<<<cuda_grid(units, THREADS), THREADS, 0, cuda_queue(cuda_of(backend))>>>(
         cuda_view(op->k), cuda_view(op->s), cuda_view(op->y), *op);
     return cuda_launched("pool", err);
 }
@@ -476,8 +476,8 @@ ckpt_code select_cuda(run_backend *backend, const run_select *op, ckpt_error *er
     for (; code == CKPT_OK && s.first < op->row_count; s.first += rows) {
         const uint32_t count = (uint32_t)size_min(rows, op->row_count - s.first);
 
-        score_kernel<<<dim3(cuda_grid(most, TILE), count), TILE_THREADS, 0, cuda->compute>>>(s);
-        choose_kernel<<<count, THREADS, 0, cuda->compute>>>(s);
+        score_kernel<<<dim3(cuda_grid(most, TILE), count), TILE_THREADS, 0, cuda_queue(cuda)>>>(s);
+        choose_kernel<<<count, THREADS, 0, cuda_queue(cuda)>>>(s);
         code = cuda_launched("select", err);
     }
     return code;

@@ -622,7 +622,7 @@ ckpt_code run_slab(const experts_call &call, experts_cursor *at, ckpt_error *err
     s.b = s.a + capacity * op->expert_dim;
     s.y = s.b + capacity * op->expert_dim;
     s.scales = s.y + capacity * op->dim;
-    launch_slab(cuda->compute, form_of(op, call.views.data()), j, s);
+    launch_slab(cuda_queue(cuda), form_of(op, call.views.data()), j, s);
     return cuda_launched("experts", err);
 }
 

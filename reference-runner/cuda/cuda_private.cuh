@@ -96,12 +96,86 @@ struct cuda_reading {
     uint64_t count;
 };
 
+/* run_rows with a device pointer. */
+struct cuda_rows {
+    float *data;
+    uint64_t pitch;
+
+    __device__ float *row(uint64_t i) const
+    {
+        return data + i * pitch;
+    }
+    __device__ int32_t *ints(uint64_t i) const
+    {
+        return reinterpret_cast<int32_t *>(row(i));
+    }
+};
+
+struct cuda_ring {
+    float *data;
+    uint64_t capacity;
+    uint64_t width;
+
+    __device__ float *row(uint64_t position) const
+    {
+        return data + position % capacity * width;
+    }
+};
+
+/*
+ * Operations on a single row take less time than their launch. They are collected as steps; one
+ * thread block computes the list when anything else is queued, which cuda_queue sees to.
+ */
+typedef enum {
+    CUDA_STEP_NORM,
+    CUDA_STEP_QUANTISE,
+    CUDA_STEP_ROPE,
+    CUDA_STEP_PUT,
+    CUDA_STEP_STREAMS
+} cuda_step_kind;
+
+/* The rows of a run_streams, and its vectors. */
+struct cuda_streams {
+    cuda_rows x;
+    cuda_rows mix;
+    cuda_rows u;
+    cuda_rows post;          /* no data: hc_head instead of hc_pre */
+    cuda_rows comb;
+    const float *scale;
+    const float *base;
+};
+
+struct cuda_step {
+    cuda_step_kind kind;
+    cuda_rows x;
+    cuda_rows y;
+    cuda_rows other;         /* NORM: the quantised result; ROPE: angles */
+    cuda_ring ring;
+    const float *vector;     /* NORM: weight; PUT: what is added */
+    cuda_streams streams;
+    union {
+        run_norm norm;
+        run_quantise quantise;
+        run_rope rope;
+        run_ring_put put;
+        run_streams streams;
+    } op;
+};
+
+enum { CUDA_STEPS = 8 };
+
+struct cuda_steps {
+    cuda_step steps[CUDA_STEPS];
+    unsigned count;
+};
+
 enum { CUDA_EPOCHS = 256, CUDA_PARCELS = 64, CUDA_WAITS = 256 };
 
 struct cuda_backend {
     run_backend base;
     int device;
-    cudaStream_t compute;
+    cudaStream_t compute;    /* use cuda_queue */
+    cuda_steps steps;        /* not queued yet */
     cudaStream_t copy;
     uint32_t processor_count;
     uint64_t shared_bytes;   /* the most shared memory of a thread block */
@@ -146,31 +220,16 @@ static inline cuda_backend *cuda_of(run_backend *backend)
     return cuda_use(reinterpret_cast<cuda_backend *>(backend));
 }
 
-/* run_rows with a device pointer. */
-struct cuda_rows {
-    float *data;
-    uint64_t pitch;
+/* cuda_rows.cu: queue the steps. */
+void cuda_flush(cuda_backend *cuda);
 
-    __device__ float *row(uint64_t i) const
-    {
-        return data + i * pitch;
-    }
-    __device__ int32_t *ints(uint64_t i) const
-    {
-        return reinterpret_cast<int32_t *>(row(i));
-    }
-};
-
-struct cuda_ring {
-    float *data;
-    uint64_t capacity;
-    uint64_t width;
-
-    __device__ float *row(uint64_t position) const
-    {
-        return data + position % capacity * width;
-    }
-};
+/* The computing stream, for work after all operations so far. */
+static inline cudaStream_t cuda_queue(cuda_backend *cuda)
+{
+    if (cuda->steps.count > 0)
+        cuda_flush(cuda);
+    return cuda->compute;
+}
 
 static inline cuda_rows cuda_view(run_rows rows)
 {

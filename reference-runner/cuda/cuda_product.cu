@@ -74,9 +74,9 @@ void multiply(cuda_backend *cuda, const linear_job &j)
         size_div_up(j.row_count, tile_large::X) * size_div_up(j.weight_row_count, tile_large::W);
 
     if (j.row_count <= tile_small::X || blocks < cuda->processor_count)
-        launch<tile_small>(cuda->compute, j);
+        launch<tile_small>(cuda_queue(cuda), j);
     else
-        launch<tile_large>(cuda->compute, j);
+        launch<tile_large>(cuda_queue(cuda), j);
 }
 
 /* ---- few rows ---- */
@@ -120,19 +120,19 @@ void multiply_few(cuda_backend *cuda, const linear_job &j)
     /* In deploy (rounding, sums in blocks) the graph has quantised the rows of x. */
     switch (few_form_of(&j.weight, is_on_grid(j))) {
     case FEW_EXACT:
-        few_kernel<few_exact><<<grid, TILE_THREADS, memory, cuda->compute>>>(j);
+        few_kernel<few_exact><<<grid, TILE_THREADS, memory, cuda_queue(cuda)>>>(j);
         break;
     case FEW_FLOATS:
-        few_kernel<few_float><<<grid, TILE_THREADS, memory, cuda->compute>>>(j);
+        few_kernel<few_float><<<grid, TILE_THREADS, memory, cuda_queue(cuda)>>>(j);
         break;
     case FEW_BF16:
-        few_kernel<few_bf16><<<grid, TILE_THREADS, memory, cuda->compute>>>(j);
+        few_kernel<few_bf16><<<grid, TILE_THREADS, memory, cuda_queue(cuda)>>>(j);
         break;
     case FEW_FP8:
-        few_kernel<few_fp8><<<grid, TILE_THREADS, memory, cuda->compute>>>(j);
+        few_kernel<few_fp8><<<grid, TILE_THREADS, memory, cuda_queue(cuda)>>>(j);
         break;
     default:
-        few_kernel<few_any><<<grid, TILE_THREADS, memory, cuda->compute>>>(j);
+        few_kernel<few_any><<<grid, TILE_THREADS, memory, cuda_queue(cuda)>>>(j);
     }
 }
 
@@ -188,7 +188,7 @@ template <typename W, uint32_t each> int multiply_certain_by(cuda_backend *cuda,
     if (!is_single(j, rows, memory) || !single_aligned(&j.weight, j.x.data, W::COLUMNS))
         return 0;
     single_certain_kernel<W, each>
-        <<<cuda_grid(j.weight_row_count, rows), warps * 32, memory, cuda->compute>>>(j);
+        <<<cuda_grid(j.weight_row_count, rows), warps * 32, memory, cuda_queue(cuda)>>>(j);
     return 1;
 }
 
@@ -217,7 +217,7 @@ int multiply_single(cuda_backend *cuda, const linear_job &j)
         !single_takes_exact(w, j.x.data, is_on_grid(j)))
         return 0;
     single_exact_kernel<<<cuda_grid(j.weight_row_count, single_exact_rows(w->cols)),
-                          SINGLE_WARPS * 32, single_exact_memory(w->cols), cuda->compute>>>(j);
+                          SINGLE_WARPS * 32, single_exact_memory(w->cols), cuda_queue(cuda)>>>(j);
     return 1;
 }
 
@@ -282,8 +282,8 @@ ckpt_code cuda_decode(cuda_backend *cuda, const cuda_decode_job *job, ckpt_error
                                         w->scale + job->row / w->block_rows * w->scale_row_bytes,
                                         job->out, job->row_count, w->cols,
                                         w->scale_dtype == CKPT_F8_E8M0 };
-    const int error = is_fp8(w) ? cuda_fp8_to_f32(&codes, cuda->compute)
-                                : cuda_fp4_to_f32(&codes, cuda->compute);
+    const int error = is_fp8(w) ? cuda_fp8_to_f32(&codes, cuda_queue(cuda))
+                                : cuda_fp4_to_f32(&codes, cuda_queue(cuda));
 
     *w = { reinterpret_cast<const uint8_t *>(job->out), nullptr, w->cols * sizeof(float), 0,
            w->cols, 1, 1, CKPT_F32, CKPT_NONE, 0 };

@@ -122,15 +122,16 @@ __device__ void quantise_block(const float *values, uint32_t count, float *to)
                 cuda_e4m3(cuda_to_e4m3(values[i] / scale)) * scale;
 }
 
-/* One thread block per row; a warp does NORM_BLOCK columns at a time, quantised, too, on demand. */
-__global__ void __launch_bounds__(LANES)
-    norm_block_kernel(cuda_rows x, cuda_rows y, cuda_rows quantised, const float *weight,
-                      run_norm op)
+/* Row t by a thread block: a warp does NORM_BLOCK columns at a time, quantised, too, on demand. */
+__device__ void norm_row(const cuda_step &step, uint64_t t)
 {
     __shared__ float shared_factor;
-    const uint64_t t = blockIdx.x;
+    const run_norm &op = step.op.norm;
+    const cuda_rows y = step.y;
+    const cuda_rows quantised = step.other;
+    const float *weight = step.vector;
     const int is_rounded = is_chain(weight, op);
-    const float *from = x.row(t);
+    const float *from = step.x.row(t);
     const double squares = square_sum_block(from, op.col_count, is_rounded);
 
     if (threadIdx.x == 0)
@@ -165,11 +166,16 @@ __global__ void __launch_bounds__(LANES)
     }
 }
 
-/* One warp per block of at most 128 columns. */
-__global__ void quantise_kernel(cuda_rows x, cuda_rows y, run_quantise op)
+/* One thread block per row. */
+__global__ void __launch_bounds__(LANES) norm_block_kernel(const __grid_constant__ cuda_step step)
+{
+    norm_row(step, blockIdx.x);
+}
+
+/* Block number `unit` of at most 128 columns, by a warp. */
+__device__ void quantise_unit(cuda_rows x, cuda_rows y, const run_quantise &op, uint64_t unit)
 {
     const uint64_t blocks = (op.col_count + op.block - 1) / op.block;
-    const uint64_t unit = (uint64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
     const uint64_t first = unit % blocks * op.block;
     const uint32_t lane = threadIdx.x % WARP;
     float amax = 0;
@@ -194,11 +200,15 @@ __global__ void quantise_kernel(cuda_rows x, cuda_rows y, run_quantise op)
     }
 }
 
-/* One thread per pair. */
-__global__ void rope_kernel(cuda_rows x, cuda_rows angles, run_rope op)
+__global__ void quantise_kernel(cuda_rows x, cuda_rows y, run_quantise op)
+{
+    quantise_unit(x, y, op, (uint64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP);
+}
+
+/* Pair number i. */
+__device__ void rope_pair(cuda_rows x, cuda_rows angles, const run_rope &op, uint64_t i)
 {
     const uint64_t pairs = op.rope_dim / 2;
-    const uint64_t i = (uint64_t)blockIdx.x * THREADS + threadIdx.x;
     const uint64_t head = i / pairs % op.head_count;
     const uint64_t t = i / pairs / op.head_count;
 
@@ -213,6 +223,11 @@ __global__ void rope_kernel(cuda_rows x, cuda_rows angles, run_rope op)
 
     pair[0] = run_round(a * c - b * s, op.round);
     pair[1] = run_round(a * s + b * c, op.round);
+}
+
+__global__ void rope_kernel(cuda_rows x, cuda_rows angles, run_rope op)
+{
+    rope_pair(x, angles, op, (uint64_t)blockIdx.x * THREADS + threadIdx.x);
 }
 
 /* One thread block per vector; in each pass, one of its width / 2 threads per pair. */
@@ -240,19 +255,24 @@ __global__ void hadamard_kernel(cuda_rows x, run_hadamard op, float factor)
         row[i] = run_round(values[i] * factor, op.round);
 }
 
+/* Element i of row t. */
+__device__ void put_element(cuda_rows x, cuda_ring ring, const run_ring_put &op, const float *add,
+                            uint64_t t, uint64_t i)
+{
+    const uint64_t p = op.position + t;
+    const float value = x.row(t)[i];
+
+    ring.row(p)[i] = add == nullptr ? value : value + add[p % op.add_rows * ring.width + i];
+}
+
 __global__ void ring_put_kernel(cuda_rows x, cuda_ring ring, run_ring_put op, const float *add,
                                 uint64_t first)
 {
     const uint64_t unit = (uint64_t)blockIdx.x * THREADS + threadIdx.x;
     const uint64_t t = first + unit / ring.width;
-    const uint64_t i = unit % ring.width;
-    const uint64_t p = op.position + t;
 
-    if (t >= op.row_count)
-        return;
-    const float value = x.row(t)[i];
-
-    ring.row(p)[i] = add == nullptr ? value : value + add[p % op.add_rows * ring.width + i];
+    if (t < op.row_count)
+        put_element(x, ring, op, add, t, unit % ring.width);
 }
 
 __global__ void add_kernel(cuda_rows a, cuda_rows b, cuda_rows y, run_add op)
@@ -269,16 +289,6 @@ __global__ void add_kernel(cuda_rows a, cuda_rows b, cuda_rows y, run_add op)
 }
 
 /* ---- hyper-connections ---- */
-
-struct streams_view {
-    cuda_rows x;
-    cuda_rows mix;
-    cuda_rows u;
-    cuda_rows post;
-    cuda_rows comb;
-    const float *scale;
-    const float *base;
-};
 
 /* A matrix of at most 2 * WARP elements held by a warp: each lane has elements lane and
  * lane + WARP. */
@@ -353,7 +363,7 @@ __device__ void sinkhorn(warp_matrix &c, const run_streams *op)
 }
 
 /* The weights of the streams in u, by one warp. */
-__device__ void mix_pre(const streams_view &v, const run_streams &op, uint64_t t, float rho,
+__device__ void mix_pre(const cuda_streams &v, const run_streams &op, uint64_t t, float rho,
                         float *pre)
 {
     const uint32_t n = threadIdx.x;
@@ -363,7 +373,7 @@ __device__ void mix_pre(const streams_view &v, const run_streams &op, uint64_t t
 }
 
 /* post and comb of one row, by one warp. */
-__device__ void mix_post(const streams_view &v, const run_streams &op, uint64_t t, float rho)
+__device__ void mix_post(const cuda_streams &v, const run_streams &op, uint64_t t, float rho)
 {
     const uint32_t count = op.stream_count;
     const uint32_t n = threadIdx.x;
@@ -385,7 +395,7 @@ __device__ void mix_post(const streams_view &v, const run_streams &op, uint64_t 
 }
 
 /* u of column j. */
-__device__ __forceinline__ void mix_column(const streams_view &v, const run_streams &op,
+__device__ __forceinline__ void mix_column(const cuda_streams &v, const run_streams &op,
                                            uint64_t t, uint32_t j, const float *pre)
 {
     const float *x = v.x.row(t) + j;
@@ -393,16 +403,15 @@ __device__ __forceinline__ void mix_column(const streams_view &v, const run_stre
 
 #pragma unroll 4
     for (uint32_t n = 0; n < op.stream_count; n++)
-        sum += pre[n] * __ldg(x + (uint64_t)n * op.dim);
+        sum += pre[n] * x[(uint64_t)n * op.dim];
     v.u.row(t)[j] = run_round(sum, op.round);
 }
 
-/* One thread block per row. hc_head if post has no data, else hc_pre: then one warp computes post
- * and comb, which takes it a while, and the others u. */
-__global__ void streams_kernel(streams_view v, run_streams op)
+/* Row t by a thread block. One warp computes post and comb, which takes it a while, and the others
+ * meanwhile u. */
+__device__ void streams_row(const cuda_streams &v, const run_streams &op, uint64_t t)
 {
     __shared__ float pre[STREAMS_MAX];
-    const uint64_t t = blockIdx.x;
     const uint64_t count = (uint64_t)op.stream_count * op.dim;
     const double squares = square_sum_block(v.x.row(t), count, 0);
     const float rho = 1.0f / sqrtf((float)(squares / (double)count) + op.norm_eps);
@@ -411,13 +420,18 @@ __global__ void streams_kernel(streams_view v, run_streams op)
     if (threadIdx.x < WARP)
         mix_pre(v, op, t, rho, pre);
     __syncthreads();
-    if (threadIdx.x < busy) {
+    if (threadIdx.x < busy)
         mix_post(v, op, t, rho);
-        return;
-    }
+    else
 #pragma unroll 4
-    for (uint32_t j = threadIdx.x - busy; j < op.dim; j += THREADS - busy)
-        mix_column(v, op, t, j, pre);
+        for (uint32_t j = threadIdx.x - busy; j < op.dim; j += THREADS - busy)
+            mix_column(v, op, t, j, pre);
+}
+
+__global__ void __launch_bounds__(THREADS) streams_kernel(const __grid_constant__ cuda_streams v,
+                                                          const __grid_constant__ run_streams op)
+{
+    streams_row(v, op, blockIdx.x);
 }
 
 __global__ void streams_post_kernel(cuda_rows x, cuda_rows y, cuda_rows post, cuda_rows comb,
@@ -530,9 +544,82 @@ __global__ void __launch_bounds__(THREADS) route_kernel(cuda_rows logits, cuda_r
         weights.row(t)[i] = g[id[i]] / sum * op.route_scale;
 }
 
+/* ---- steps ---- */
+
+/* One step, by all threads of the block. */
+__device__ void run_step(const cuda_step &s)
+{
+    const uint64_t warp = threadIdx.x / WARP;
+
+    switch (s.kind) {
+    case CUDA_STEP_NORM:
+        norm_row(s, 0);
+        break;
+    case CUDA_STEP_QUANTISE:
+        for (uint64_t i = warp; i * s.op.quantise.block < s.op.quantise.col_count;
+             i += THREADS / WARP)
+            quantise_unit(s.x, s.y, s.op.quantise, i);
+        break;
+    case CUDA_STEP_ROPE:
+        for (uint64_t i = threadIdx.x; i < s.op.rope.head_count * (s.op.rope.rope_dim / 2);
+             i += THREADS)
+            rope_pair(s.x, s.other, s.op.rope, i);
+        break;
+    case CUDA_STEP_PUT:
+        for (uint64_t i = threadIdx.x; i < s.ring.width; i += THREADS)
+            put_element(s.x, s.ring, s.op.put, s.vector, 0, i);
+        break;
+    case CUDA_STEP_STREAMS:
+        streams_row(s.streams, s.op.streams, 0);
+        break;
+    }
+}
+
+__global__ void __launch_bounds__(THREADS) steps_kernel(const __grid_constant__ cuda_steps list)
+{
+    for (unsigned i = 0; i < list.count; i++) {
+        run_step(list.steps[i]);
+        __syncthreads();
+    }
+}
+
+constexpr uint64_t STEP_SIZE_MAX = 1024;     /* values; more are for several thread blocks */
+
+/* A new step, to be filled. */
+cuda_step *add_step(cuda_backend *cuda, cuda_step_kind kind)
+{
+    if (cuda->steps.count == CUDA_STEPS)
+        cuda_flush(cuda);
+    cuda_step *step = &cuda->steps.steps[cuda->steps.count++];
+
+    *step = {};
+    step->kind = kind;
+    return step;
+}
+
 } // namespace
 
+/* An error of the launch is found by the check after the next one. */
+void cuda_flush(cuda_backend *cuda)
+{
+    steps_kernel<<<1, THREADS, 0, cuda->compute>>>(cuda->steps);
+    cuda->steps.count = 0;
+}
+
 /* ---- the table's functions ---- */
+
+static cuda_step norm_step(const run_norm *op)
+{
+    cuda_step step = {};
+
+    step.kind = CUDA_STEP_NORM;
+    step.x = cuda_view(op->x);
+    step.y = cuda_view(op->y);
+    step.other = cuda_view(op->quantised);
+    step.vector = cuda_view(op->weight);
+    step.op.norm = *op;
+    return step;
+}
 
 ckpt_code norm_cuda(run_backend *backend, const run_norm *op, ckpt_error *err)
 {
@@ -541,14 +628,17 @@ ckpt_code norm_cuda(run_backend *backend, const run_norm *op, ckpt_error *err)
 
     if (op->row_count == 0)
         return CKPT_OK;
+    if (op->row_count == 1) {
+        *add_step(cuda_of(backend), CUDA_STEP_NORM) = norm_step(op);
+        return CKPT_OK;
+    }
     if (op->row_count < NORM_ROWS) {
-        norm_block_kernel<<<(uint32_t)op->row_count, LANES, 0, cuda_of(backend)->compute>>>(
-            cuda_view(op->x), cuda_view(op->y), cuda_view(op->quantised), cuda_view(op->weight),
-            *op);
+        norm_block_kernel<<<(uint32_t)op->row_count, LANES, 0, cuda_queue(cuda_of(backend))>>>(
+            norm_step(op));
         return cuda_launched("norm", err);
     }
     norm_kernel<<<cuda_grid(op->row_count, THREADS / WARP), THREADS, 0,
-                  cuda_of(backend)->compute>>>(cuda_view(op->x), cuda_view(op->y),
+                  cuda_queue(cuda_of(backend))>>>(cuda_view(op->x), cuda_view(op->y),
                                                cuda_view(op->weight), *op);
     if ((code = cuda_launched("norm", err)) != CKPT_OK || op->quantised.buffer == nullptr)
         return code;
@@ -561,7 +651,15 @@ ckpt_code quantise_cuda(run_backend *backend, const run_quantise *op, ckpt_error
 
     if (units == 0)
         return CKPT_OK;
-    quantise_kernel<<<cuda_grid(units, THREADS / WARP), THREADS, 0, cuda_of(backend)->compute>>>(
+    if (op->row_count == 1 && op->col_count <= STEP_SIZE_MAX) {
+        cuda_step *step = add_step(cuda_of(backend), CUDA_STEP_QUANTISE);
+
+        step->x = cuda_view(op->x);
+        step->y = cuda_view(op->y);
+        step->op.quantise = *op;
+        return CKPT_OK;
+    }
+    quantise_kernel<<<cuda_grid(units, THREADS / WARP), THREADS, 0, cuda_queue(cuda_of(backend))>>>(
         cuda_view(op->x), cuda_view(op->y), *op);
     return cuda_launched("quantise", err);
 }
@@ -572,7 +670,15 @@ ckpt_code rope_cuda(run_backend *backend, const run_rope *op, ckpt_error *err)
 
     if (pairs == 0)
         return CKPT_OK;
-    rope_kernel<<<cuda_grid(pairs, THREADS), THREADS, 0, cuda_of(backend)->compute>>>(
+    if (op->row_count == 1 && 2 * pairs <= STEP_SIZE_MAX) {
+        cuda_step *step = add_step(cuda_of(backend), CUDA_STEP_ROPE);
+
+        step->x = cuda_view(op->x);
+        step->other = cuda_view(op->angles);
+        step->op.rope = *op;
+        return CKPT_OK;
+    }
+    rope_kernel<<<cuda_grid(pairs, THREADS), THREADS, 0, cuda_queue(cuda_of(backend))>>>(
         cuda_view(op->x), cuda_view(op->angles), *op);
     return cuda_launched("rope", err);
 }
@@ -585,7 +691,7 @@ ckpt_code hadamard_cuda(run_backend *backend, const run_hadamard *op, ckpt_error
     if (vectors == 0)
         return CKPT_OK;
     hadamard_kernel<<<(uint32_t)vectors, (uint32_t)size_min(size_max(op->width / 2, WARP), 1024),
-                      op->width * sizeof(float), cuda_of(backend)->compute>>>(cuda_view(op->x),
+                      op->width * sizeof(float), cuda_queue(cuda_of(backend))>>>(cuda_view(op->x),
                                                                               *op, factor);
     return cuda_launched("hadamard", err);
 }
@@ -599,7 +705,16 @@ ckpt_code ring_put_cuda(run_backend *backend, const run_ring_put *op, ckpt_error
 
     if (units == 0)
         return CKPT_OK;
-    ring_put_kernel<<<cuda_grid(units, THREADS), THREADS, 0, cuda_of(backend)->compute>>>(
+    if (op->row_count == 1 && units <= STEP_SIZE_MAX) {
+        cuda_step *step = add_step(cuda_of(backend), CUDA_STEP_PUT);
+
+        step->x = cuda_view(op->x);
+        step->ring = cuda_view(op->ring);
+        step->vector = cuda_view(op->add);
+        step->op.put = *op;
+        return CKPT_OK;
+    }
+    ring_put_kernel<<<cuda_grid(units, THREADS), THREADS, 0, cuda_queue(cuda_of(backend))>>>(
         cuda_view(op->x), cuda_view(op->ring), *op, cuda_view(op->add), first);
     return cuda_launched("ring_put", err);
 }
@@ -610,7 +725,7 @@ ckpt_code add_cuda(run_backend *backend, const run_add *op, ckpt_error *err)
 
     if (units == 0)
         return CKPT_OK;
-    add_kernel<<<cuda_grid(units, THREADS), THREADS, 0, cuda_of(backend)->compute>>>(
+    add_kernel<<<cuda_grid(units, THREADS), THREADS, 0, cuda_queue(cuda_of(backend))>>>(
         cuda_view(op->a), cuda_view(op->b), cuda_view(op->y), *op);
     return cuda_launched("add", err);
 }
@@ -618,7 +733,7 @@ ckpt_code add_cuda(run_backend *backend, const run_add *op, ckpt_error *err)
 static ckpt_code run_streams_kernel(run_backend *backend, const run_streams *op, int is_head,
                                     ckpt_error *err)
 {
-    streams_view v = { cuda_view(op->x),    cuda_view(op->mix),   cuda_view(op->u),
+    cuda_streams v = { cuda_view(op->x),    cuda_view(op->mix),   cuda_view(op->u),
                        cuda_view(op->post), cuda_view(op->comb),  cuda_view(op->scale),
                        cuda_view(op->base) };
 
@@ -628,7 +743,14 @@ static ckpt_code run_streams_kernel(run_backend *backend, const run_streams *op,
         v.post.data = nullptr;
     if (op->row_count == 0)
         return CKPT_OK;
-    streams_kernel<<<(uint32_t)op->row_count, THREADS, 0, cuda_of(backend)->compute>>>(v, *op);
+    if (op->row_count == 1) {
+        cuda_step *step = add_step(cuda_of(backend), CUDA_STEP_STREAMS);
+
+        step->streams = v;
+        step->op.streams = *op;
+        return CKPT_OK;
+    }
+    streams_kernel<<<(uint32_t)op->row_count, THREADS, 0, cuda_queue(cuda_of(backend))>>>(v, *op);
     return cuda_launched("hc_pre", err);
 }
 
@@ -650,7 +772,7 @@ ckpt_code hc_post_cuda(run_backend *backend, const run_streams_post *op, ckpt_er
         return ckpt_fail(err, CKPT_E_USAGE, "%u streams", op->stream_count);
     if (units == 0)
         return CKPT_OK;
-    streams_post_kernel<<<cuda_grid(units, THREADS), THREADS, 0, cuda_of(backend)->compute>>>(
+    streams_post_kernel<<<cuda_grid(units, THREADS), THREADS, 0, cuda_queue(cuda_of(backend))>>>(
         cuda_view(op->x), cuda_view(op->y), cuda_view(op->post), cuda_view(op->comb), *op);
     return cuda_launched("hc_post", err);
 }
@@ -660,7 +782,7 @@ ckpt_code route_cuda(run_backend *backend, const run_route *op, ckpt_error *err)
     if (op->row_count == 0)
         return CKPT_OK;
     route_kernel<<<(uint32_t)op->row_count, THREADS, 2 * sizeof(float) * op->expert_count,
-                   cuda_of(backend)->compute>>>(
+                   cuda_queue(cuda_of(backend))>>>(
         cuda_view(op->logits), cuda_view(op->table), cuda_view(op->ids), cuda_view(op->weights),
         cuda_view(op->bias), op->gap->data, *op);
     return cuda_launched("route", err);

@@ -180,7 +180,7 @@ int takes_cuda(const ckpt_tensor *t)
 ckpt_code cuda_next_epoch(cuda_backend *cuda, ckpt_error *err)
 {
     const cudaError_t error =
-        cudaEventRecord(cuda->epochs[(cuda->epoch + 1) % CUDA_EPOCHS], cuda->compute);
+        cudaEventRecord(cuda->epochs[(cuda->epoch + 1) % CUDA_EPOCHS], cuda_queue(cuda));
 
     cuda->epoch++;
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "an epoch", error);
@@ -326,11 +326,11 @@ ckpt_code cuda_await(cuda_backend *cuda, const run_weight *weight, ckpt_error *e
         return CKPT_OK;
     cudaGetLastError();
     if (pair != nullptr)
-        error = cudaEventRecord(pair[0], cuda->compute);
+        error = cudaEventRecord(pair[0], cuda_queue(cuda));
     if (error == cudaSuccess)
-        error = cudaStreamWaitEvent(cuda->compute, w->arrived, 0);
+        error = cudaStreamWaitEvent(cuda_queue(cuda), w->arrived, 0);
     if (error == cudaSuccess && pair != nullptr) {
-        error = cudaEventRecord(pair[1], cuda->compute);
+        error = cudaEventRecord(pair[1], cuda_queue(cuda));
         cuda->wait_count++;
     }
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "a weight's arrival", error);

@@ -321,6 +321,8 @@ static void test_products(void)
 
 /* ---- experts ---- */
 
+enum { EXPERTS_MAX = 8 };
+
 struct experts_case {
     ckpt_dtype dtype;
     uint32_t count;
@@ -334,7 +336,7 @@ static void test_experts(const experts_case &c)
     buffers x = random_buffer(c.dim);
     buffers y = random_buffer(c.dim);
     std::vector<weights> all;
-    std::vector<run_expert> experts[BACKENDS];
+    run_expert experts[BACKENDS][EXPERTS_MAX];
     const uint32_t row = 0;
     const float factor = 0.37f;
     run_experts op[BACKENDS];
@@ -352,9 +354,9 @@ static void test_experts(const experts_case &c)
     }
     for (int i = 0; i < BACKENDS; i++) {
         for (uint32_t e = 0; e < c.count; e++)
-            experts[i].push_back({ all[3 * e].of[i], all[3 * e + 1].of[i], all[3 * e + 2].of[i],
-                                   &row, &factor, 1 });
-        op[i] = { rows_at(x, i, c.dim), rows_at(y, i, c.dim), experts[i].data(), c.count, c.dim,
+            experts[i][e] = { all[3 * e].of[i], all[3 * e + 1].of[i], all[3 * e + 2].of[i],
+                              &row, &factor, 1 };
+        op[i] = { rows_at(x, i, c.dim), rows_at(y, i, c.dim), experts[i], c.count, c.dim,
                   c.expert_dim, c.block, 10, 1 };
         must(backends[i]->ops->experts(backends[i], &op[i], &err), err);
     }
