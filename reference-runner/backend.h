@@ -58,12 +58,16 @@ typedef struct {
  * is 0, y = y * scale (rounded after the sum and after the product when `round` is set).
  * Unless group_rows is 0, the weight rows are in groups of group_rows, and group g reads x from
  * column g * group_step on (a block-diagonal product).
+ * Unless other_weight is NULL, the same is done with it, a weight of the same shape, into
+ * other_y.
  */
 typedef struct {
     run_rows x;
     run_rows y;
     uint64_t row_count;
     const run_weight *weight;
+    const run_weight *other_weight;
+    run_rows other_y;
     uint64_t weight_row;
     uint64_t weight_row_count;
     uint64_t group_rows;
@@ -72,6 +76,17 @@ typedef struct {
     float scale;
     int round;
 } run_linear;
+
+/* The second product alone; op->other_weight is not NULL. */
+static inline run_linear run_linear_other(const run_linear *op)
+{
+    run_linear out = *op;
+
+    out.weight = op->other_weight;
+    out.y = op->other_y;
+    out.other_weight = NULL;
+    return out;
+}
 
 /*
  * y = x quantised and dequantised. Each block of `block` columns has one power-of-two scale

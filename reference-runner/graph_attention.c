@@ -179,14 +179,11 @@ static ckpt_code feed(const chunk_job *j, const compressor *p, ckpt_error *err)
 {
     const run_rows k = rows_of(j->m->scratch.k, p->k.width);
     const run_rows s = rows_of(j->m->scratch.s, p->s.width);
-    run_linear op = { .x = j->a, .y = k, .row_count = j->row_count, .weight = p->wkv,
-                      .weight_row_count = p->k.width };
+    const run_linear op = { .x = j->a, .y = k, .row_count = j->row_count, .weight = p->wkv,
+                            .other_weight = p->wgate, .other_y = s,
+                            .weight_row_count = p->k.width };
     ckpt_code code;
 
-    if ((code = OPS(j)->linear(j->m->backend, &op, err)) != CKPT_OK)
-        return code;
-    op.y = s;
-    op.weight = p->wgate;
     if ((code = OPS(j)->linear(j->m->backend, &op, err)) != CKPT_OK ||
         (code = put_ring(j, k, p->k, NULL, err)) != CKPT_OK)
         return code;

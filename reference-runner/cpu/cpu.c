@@ -229,7 +229,11 @@ static ckpt_code linear_cpu(run_backend *backend, const run_linear *op, ckpt_err
 
         code = cpu_linear(cpu_of(backend), op->weight, &job, err);
     }
-    return code;
+    if (code != CKPT_OK || op->other_weight == NULL)
+        return code;
+    const run_linear other = run_linear_other(op);
+
+    return linear_cpu(backend, &other, err);
 }
 
 /* ---- operations on rows: plain.c for each row ---- */

@@ -13,6 +13,8 @@ struct linear_job {
     cuda_rows y;
     cuda_weight weight;
     uint64_t row_count;
+    const uint8_t *other_data;   /* NULL, or the codes of another weight without scales */
+    float *other_y;
     uint64_t weight_row;
     uint64_t weight_row_count;
     uint64_t group_rows;
@@ -166,10 +168,15 @@ __global__ void __launch_bounds__((each == 1 ? SINGLE_WARPS_MAX : SINGLE_WARPS) 
     extern __shared__ double2 segments[];
     const uint32_t rows = single_rows<W>(j.weight.cols, each);
     const uint64_t n = (uint64_t)blockIdx.x * rows;
+    const int is_other = blockIdx.y == 1;
+    float *y = (is_other ? j.other_y : j.y.row(0)) + n;
+    single_block b = single_block_of(j, n, rows);
+    cuda_weight w = j.weight;
 
-    single_certain<W, each>(
-        single_block_of(j, n, rows), segments, [&](float sum) { return finish(j, sum); },
-        [&](uint32_t row, float value) { j.y.row(0)[n + row] = value; });
+    w.data = is_other ? j.other_data : w.data;
+    b.weight = &w;
+    single_certain<W, each>(b, segments, [&](float sum) { return finish(j, sum); },
+                            [&](uint32_t row, float value) { y[row] = value; });
 }
 
 /* Rows of x are the same for a thread block if its weight rows are in one group. */
@@ -185,10 +192,12 @@ template <typename W, uint32_t each> int multiply_certain_by(cuda_backend *cuda,
     const uint64_t memory = single_certain_memory<W>(j.weight.cols, each);
     const uint32_t warps = each == 1 ? SINGLE_WARPS_MAX : SINGLE_WARPS;
 
-    if (!is_single(j, rows, memory) || !single_aligned(&j.weight, j.x.data, W::COLUMNS))
+    if (!is_single(j, rows, memory) || !single_aligned(&j.weight, j.x.data, W::COLUMNS) ||
+        reinterpret_cast<uintptr_t>(j.other_data) % 16 != 0)
         return 0;
-    single_certain_kernel<W, each>
-        <<<cuda_grid(j.weight_row_count, rows), warps * 32, memory, cuda_queue(cuda)>>>(j);
+    const dim3 grid(cuda_grid(j.weight_row_count, rows), j.other_data == nullptr ? 1 : 2, 1);
+
+    single_certain_kernel<W, each><<<grid, warps * 32, memory, cuda_queue(cuda)>>>(j);
     return 1;
 }
 
@@ -312,11 +321,39 @@ static ckpt_code multiply_groups(cuda_backend *cuda, const linear_job &whole, ck
     return code;
 }
 
+/* 1 if both weights are without scales and of the same encoding. */
+static int is_alike(const cuda_weight &a, const cuda_weight &b)
+{
+    return a.dtype == b.dtype && a.scale_dtype == CKPT_NONE && b.scale_dtype == CKPT_NONE;
+}
+
+/* The products with both weights: by one launch, if they are single and have no scales. */
+static ckpt_code linear_both(cuda_backend *cuda, const run_linear *op, const linear_job &j,
+                             ckpt_error *err)
+{
+    const run_linear other = run_linear_other(op);
+    run_linear first = *op;
+    linear_job both = j;
+    ckpt_code code = cuda_await(cuda, other.weight, err);
+
+    both.other_data = other.weight->view.data;
+    both.other_y = cuda_view(other.y).data;
+    if (code != CKPT_OK)
+        return code;
+    if (op->block == 0 && is_alike(op->weight->view, other.weight->view) &&
+        multiply_single(cuda, both))
+        return cuda_launched("linear", err);
+    first.other_weight = nullptr;
+    code = linear_cuda(&cuda->base, &first, err);
+    return code == CKPT_OK ? linear_cuda(&cuda->base, &other, err) : code;
+}
+
 ckpt_code linear_cuda(run_backend *backend, const run_linear *op, ckpt_error *err)
 {
     cuda_backend *cuda = cuda_of(backend);
     const linear_job j = { cuda_view(op->x), cuda_view(op->y), op->weight->view,
-                           op->row_count,    op->weight_row,   op->weight_row_count,
+                           op->row_count,    nullptr,          nullptr,
+                           op->weight_row,   op->weight_row_count,
                            op->group_rows,   op->group_step,   op->block,
                            op->scale,        op->round };
     ckpt_code code;
@@ -324,6 +361,8 @@ ckpt_code linear_cuda(run_backend *backend, const run_linear *op, ckpt_error *er
     if ((code = cuda_check_block(op->block, err)) != CKPT_OK ||
         (code = cuda_await(cuda, op->weight, err)) != CKPT_OK || op->row_count == 0)
         return code;
+    if (op->other_weight != nullptr)
+        return linear_both(cuda, op, j, err);
     if (multiply_single(cuda, j))
         return cuda_launched("linear", err);
     if (takes_few(j))

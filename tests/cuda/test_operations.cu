@@ -258,8 +258,8 @@ static void test_linear(const linear_case &c, uint64_t row_count)
     if (c.block == 128 && c.round)
         quantise(x, groups * c.cols);
     for (int i = 0; i < BACKENDS; i++) {
-        op[i] = { rows_at(x, i, groups * c.cols), rows_at(y, i, c.rows), row_count, w.of[i], 0,
-                  c.rows, c.group_rows, c.cols, c.block, 0, c.round };
+        op[i] = { rows_at(x, i, groups * c.cols), rows_at(y, i, c.rows), row_count, w.of[i],
+                  nullptr, {}, 0, c.rows, c.group_rows, c.cols, c.block, 0, c.round };
         must(backends[i]->ops->linear(backends[i], &op[i], &err), err);
     }
     snprintf(text, sizeof text, "%llu rows by %s %llu x %llu, sums of %u%s%s",
@@ -288,8 +288,8 @@ static void test_ties(void)
     buffers y = empty_buffer(ROWS);
 
     for (int i = 0; i < BACKENDS; i++) {
-        const run_linear op = { rows_at(x, i, COLS), rows_at(y, i, ROWS), 1, w.of[i], 0, ROWS, 0,
-                                0, 0, 0, 0 };
+        const run_linear op = { rows_at(x, i, COLS), rows_at(y, i, ROWS), 1, w.of[i],
+                                nullptr, {}, 0, ROWS, 0, 0, 0, 0, 0 };
 
         must(backends[i]->ops->linear(backends[i], &op, &err), err);
     }
@@ -297,6 +297,35 @@ static void test_ties(void)
     drop(w);
     drop(x);
     drop(y);
+}
+
+/* Two weights in one operation, of the same encoding or not. */
+static void test_pair(ckpt_dtype other_dtype, uint64_t rows, uint64_t row_count)
+{
+    enum { COLS = 4096 };
+    weights w = weight_of(tensor_of(CKPT_BF16, rows, COLS));
+    weights other = weight_of(tensor_of(other_dtype, rows, COLS));
+    buffers x = random_buffer(row_count * COLS);
+    buffers y = empty_buffer(row_count * rows);
+    buffers other_y = empty_buffer(row_count * rows);
+    char text[96];
+    ckpt_error err;
+
+    for (int i = 0; i < BACKENDS; i++) {
+        const run_linear op = { rows_at(x, i, COLS), rows_at(y, i, rows), row_count, w.of[i],
+                                other.of[i], rows_at(other_y, i, rows), 0, rows, 0, 0, 0, 0, 0 };
+
+        must(backends[i]->ops->linear(backends[i], &op, &err), err);
+    }
+    snprintf(text, sizeof text, "%llu rows by BF16 and %s %llu x %d: the first",
+             (unsigned long long)row_count, ckpt_dtype_name(other_dtype),
+             (unsigned long long)rows, COLS);
+    check(y, text);
+    check(other_y, "  the other");
+    for (weights *each : { &w, &other })
+        drop(*each);
+    for (buffers *each : { &x, &y, &other_y })
+        drop(*each);
 }
 
 static void test_products(void)
@@ -317,6 +346,10 @@ static void test_products(void)
         test_linear(c, 1);
     test_linear(cases[0], 3);
     test_ties();
+    test_pair(CKPT_BF16, 1024, 1);
+    test_pair(CKPT_BF16, 100, 1);
+    test_pair(CKPT_F32, 100, 1);
+    test_pair(CKPT_BF16, 100, 2);
 }
 
 /* ---- experts ---- */
