@@ -191,7 +191,7 @@ static ckpt_code forward(run_model *m, const run_work *work, ckpt_error *err)
     if (m->layer_begin == 0)
         code = embed_all(m, work, err);
     if (code == CKPT_OK && m->times != NULL)
-        code = m->backend->ops->lap(m->backend, !m->is_single, &before, err);  /* discard the time so far */
+        code = m->backend->ops->lap(m->backend, !m->is_single, &before, err);    /* is discarded */
     for (uint32_t l = m->layer_begin; l < end && code == CKPT_OK; l++)
         code = m->options.stop != NULL && *m->options.stop
                    ? ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted before layer %u", l)

@@ -1,7 +1,7 @@
 /*
  * cuda_attend_few.cuh: attention of so few rows that tiles of 64 heads would leave most processors
- * idle. A thread block computes 16 heads by 32 vectors, or by 32 columns, in sums of the same order,
- * and has all that it needs on the way to shared memory before it computes.
+ * idle. A thread block computes 16 heads by 32 vectors, or by 32 columns, in sums of the same
+ * order, and has all that it needs on the way to shared memory before it computes.
  */
 #ifndef RUN_CUDA_ATTEND_FEW_CUH
 #define RUN_CUDA_ATTEND_FEW_CUH

@@ -5,7 +5,7 @@
  * are on their way before it uses the first. Lane t of four loads 16 bytes of a weight row, which
  * are the FP4_SUM columns of one sum, while the matrix unit adds the columns of four lanes. So each
  * lane gets its own two columns of the result: the row of x that the unit multiplies by is zero in
- * them for all other lanes. The first of the two is the sum with `high`, the second that with `low`.
+ * them for all other lanes. The first of the two is the sum with `high`, the second with `low`.
  */
 #ifndef RUN_CUDA_FP4_SINGLE_CUH
 #define RUN_CUDA_FP4_SINGLE_CUH

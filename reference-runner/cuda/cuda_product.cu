@@ -186,7 +186,8 @@ int is_single(const linear_job &j, uint32_t rows, uint64_t memory)
            memory <= SINGLE_MEMORY_MAX;
 }
 
-template <typename W, uint32_t each> int multiply_certain_by(cuda_backend *cuda, const linear_job &j)
+template <typename W, uint32_t each>
+int multiply_certain_by(cuda_backend *cuda, const linear_job &j)
 {
     const uint32_t rows = single_rows<W>(j.weight.cols, each);
     const uint64_t memory = single_certain_memory<W>(j.weight.cols, each);

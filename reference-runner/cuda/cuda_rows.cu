@@ -513,7 +513,7 @@ __device__ float route_best(float *biased, int32_t *ids, const run_route *op)
 }
 
 /* One thread block per row. */
-__global__ void __launch_bounds__(THREADS) route_kernel(cuda_rows logits, cuda_rows table, cuda_rows ids, cuda_rows weights,
+__global__ void route_kernel(cuda_rows logits, cuda_rows table, cuda_rows ids, cuda_rows weights,
                              const float *bias, float *gap, run_route op)
 {
     extern __shared__ float g[];

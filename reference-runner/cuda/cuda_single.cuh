@@ -12,8 +12,8 @@
  * plain_dot adds in ascending order; here lanes add shares of a row. Where that may change bits:
  *   single_exact    it cannot: the sums are exact (cuda_few.cuh says why).
  *   single_certain  every addition of either order errs by at most 2^-53 of its result. If the sum
- *                   less and plus both bounds is rounded to the same F32 (or BF16), so is the sum in
- *                   ascending order. If not, which is rare, it is formed in that order.
+ *                   less and plus both bounds is rounded to the same F32 (or BF16), so is the sum
+ *                   in ascending order. If not, which is rare, it is formed in that order.
  */
 #ifndef RUN_CUDA_SINGLE_CUH
 #define RUN_CUDA_SINGLE_CUH
