@@ -73,7 +73,7 @@ def test_a_delta_with_other_files_is_refused_by_name(steps, covered, tmp_path):
     shutil.copytree(deltas / "weight_v000001", other)
     (other / "model-00001-of-00002.safetensors").write_bytes(b"more")
     said = certificate(covered[0], other, check=1).out
-    assert "files  extra  model-00001-of-00002.safetensors" in said
+    assert "files  weight_v000001: extra  model-00001-of-00002.safetensors" in said
     shutil.rmtree(other)
     run_tool("ckpt-delta", "diff", models[0], models[2], other)
     result = json.loads(certificate("--json", covered[0], other, check=1).out)

@@ -80,7 +80,7 @@ def test_a_policy_that_looks_away_misses_faults(ckpt, golden_a, tmp_path):
     policy.write_text(json.dumps({"schema": "ckpt-policy/1", "roots": "any", "config": "any"}))
     doc, kinds = mutate(ckpt, golden_a, "--policy", policy, check=1)
     assert doc["missed"] > 20
-    assert named(kinds, lambda m: m["caught"]) == {"set_nan", "set_infinity"}
+    assert named(kinds, lambda m: m["caught"]) == {"set_nan", "set_infinity", "id_out_of_range"}
     assert kinds["set_nan"]["by"] == "findings"
     policy.write_text(json.dumps({"schema": "ckpt-policy/1", "roots": "any", "findings": "none"}))
     _, kinds = mutate(ckpt, golden_a, "--policy", policy, check=1)

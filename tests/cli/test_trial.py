@@ -322,7 +322,7 @@ ckpt-convert --quantize nvfp4 bf16 out | of experts alone | experts=nvfp4,rest=f
 ckpt-convert --dtype fp4 tiny out | got 'fp4': use --experts fp4
 ckpt-convert --dtype bf16 tiny tiny/model-00001-of-00005.safetensors | is inside the input 'tiny'
 ckpt-convert --dtype bf16 -- --weird out | '--weird' does not exist
-ckpt-convert --like tiny5 bf16 out | 'layers.0.attn.wo_a.weight', row | --quantize RULE makes one
+ckpt-convert --like tiny5 bf16 out | .weight', row | --quantize RULE makes one
 ckpt-convert --like g bf16 out | 'mtp.0.attn.attn_sink' of 'bf16' is not in 'g'
 ckpt-convert --scale-dtype f32 bf16 out | scales of FP8 weights, but the result has none
 ckpt-convert --input-scale 1 --quantize v4-release bf16 out | and --quantize v4-release makes none
