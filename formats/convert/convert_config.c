@@ -233,11 +233,22 @@ static ckpt_code note_recoded(job_plan *plan, ckpt_error *err)
     return code;
 }
 
+/* Trainers write none, and no server loads weights without it. */
+static ckpt_code note_no_config(job_plan *plan, ckpt_error *err)
+{
+    if (plan->config_text != NULL || plan->options.format != &format_hf ||
+        convert_keeps_layout(plan))
+        return CKPT_OK;
+    return note_add(&plan->notes, err, "no config.json is written, as '%s' has none: servers need "
+                    "it, and --config FILE gives one", plan->options.source);
+}
+
 ckpt_code convert_plan_config(job_plan *plan, ckpt_error *err)
 {
     ckpt_code code = note_scales(plan, err);
 
     if (code == CKPT_OK && (code = plan_text(plan, err)) == CKPT_OK &&
+        (code = note_no_config(plan, err)) == CKPT_OK &&
         (code = plan_inference(plan, err)) == CKPT_OK)
         code = note_recoded(plan, err);
     return code;

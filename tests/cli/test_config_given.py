@@ -47,6 +47,16 @@ def test_without_it_the_error_names_the_option(ckpt, bare, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_release_without_a_config_is_told(ckpt, bare, golden_a, tmp_path):
+    said = "no config.json is written"
+    assert said in ckpt("ckpt-shard", "--layout", "hf", bare, tmp_path / "without").out
+    assert not (tmp_path / "without" / "config.json").exists()
+    assert said not in ckpt("ckpt-shard", "--layout", "hf", "--config", golden_a / "config.json",
+                            bare, tmp_path / "with").out
+    assert said not in ckpt("ckpt-shard", "--layout", "hf", "--like", golden_a, "--fill-from",
+                            golden_a, bare, tmp_path / "like").out
+
+
 def test_a_source_with_its_own_config_is_refused(ckpt, golden_a, bare, tmp_path):
     err = ckpt("ckpt-convert", "--config", golden_a / "config.json", golden_a, tmp_path / "out",
                check=2).err
