@@ -94,6 +94,15 @@ int64_t ckpt_catalog_find(const ckpt_catalog *catalog, const char *name)
     return table_find(&catalog->names, name, &i) ? (int64_t)i : CKPT_NOT_FOUND;
 }
 
+int64_t catalog_find_same(const ckpt_catalog *catalog, const ckpt_tensor *tensor)
+{
+    const int64_t i = ckpt_catalog_find(catalog, tensor->name);
+    const ckpt_tensor *found = i < 0 ? NULL : ckpt_catalog_at(catalog, (size_t)i);
+
+    return found != NULL && found->dtype == tensor->dtype && catalog_same_shape(found, tensor)
+               ? i : CKPT_NOT_FOUND;
+}
+
 int catalog_has_match(const ckpt_catalog *catalog, const char *glob)
 {
     for (size_t i = 0; i < catalog->count; i++)

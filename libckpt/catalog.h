@@ -29,6 +29,9 @@ void catalog_free(ckpt_catalog *catalog);
  */
 ckpt_code catalog_add(ckpt_catalog *catalog, const ckpt_tensor *tensor, ckpt_error *err);
 
+/* The tensor of the name, dtype and shape of `tensor`, or CKPT_NOT_FOUND. */
+int64_t catalog_find_same(const ckpt_catalog *catalog, const ckpt_tensor *tensor);
+
 /* 1 when some tensor's name matches the shell pattern, see text_matches_any. */
 int catalog_has_match(const ckpt_catalog *catalog, const char *glob);
 

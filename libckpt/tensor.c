@@ -121,15 +121,6 @@ int catalog_same_shape(const ckpt_tensor *a, const ckpt_tensor *b)
     return a->rank == b->rank && memcmp(a->shape, b->shape, a->rank * sizeof a->shape[0]) == 0;
 }
 
-int64_t catalog_find_same(const ckpt_catalog *catalog, const ckpt_tensor *tensor)
-{
-    const int64_t i = ckpt_catalog_find(catalog, tensor->name);
-    const ckpt_tensor *found = i < 0 ? NULL : ckpt_catalog_at(catalog, (size_t)i);
-
-    return found != NULL && found->dtype == tensor->dtype && catalog_same_shape(found, tensor)
-               ? i : CKPT_NOT_FOUND;
-}
-
 void catalog_set_plain(ckpt_tensor *tensor, ckpt_dtype dtype)
 {
     tensor->dtype = dtype;

@@ -25,8 +25,6 @@ ckpt_dtype catalog_part_dtype(const ckpt_tensor *tensor, ckpt_part part);
 /* 1 when two tensors have the same encoding: dtype, scale dtype, block and tensor scale. */
 int catalog_same_encoding(const ckpt_tensor *a, const ckpt_tensor *b);
 int catalog_same_shape(const ckpt_tensor *a, const ckpt_tensor *b);
-/* The tensor of the name, dtype and shape of `tensor`, or CKPT_NOT_FOUND. */
-int64_t catalog_find_same(const ckpt_catalog *catalog, const ckpt_tensor *tensor);
 
 /* Change a tensor to plain elements of `dtype`, without scales. */
 void catalog_set_plain(ckpt_tensor *tensor, ckpt_dtype dtype);
