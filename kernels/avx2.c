@@ -591,39 +591,21 @@ static uint64_t nonzero_marks_32(const uint8_t *src)
     return (uint32_t)~_mm256_movemask_epi8(zeros);
 }
 
-static void nonzero_marks(const void *src, size_t size, uint64_t *marks)
+static uint64_t marks_64(const uint8_t *src)
 {
-    const uint8_t *bytes = src;
-    const size_t whole = size / 64;
-
-    for (size_t i = 0; i < whole; i++)
-        marks[i] = nonzero_marks_32(bytes + 64 * i) | nonzero_marks_32(bytes + 64 * i + 32) << 32;
-    kernels_scalar.nonzero_marks(bytes + 64 * whole, size % 64, marks + whole);
+    return nonzero_marks_32(src) | nonzero_marks_32(src + 32) << 32;
 }
 
-static void xor_marks(void *into, const void *from, size_t size, unsigned element_bytes,
-                      xor_found *out)
+static uint64_t xor_64(uint8_t *a, const uint8_t *b)
 {
-    uint8_t *a = into;
-    const uint8_t *b = from;
-    const size_t whole = size / 64;
-    xor_found rest = { .byte_count = 0 };
-
-    for (size_t i = 0; i < whole; i++) {
-        for (size_t at = 64 * i; at < 64 * i + 64; at += 32)
-            _mm256_storeu_si256((__m256i *)(a + at), _mm256_xor_si256(
-                _mm256_loadu_si256((const __m256i *)(a + at)),
-                _mm256_loadu_si256((const __m256i *)(b + at))));
-        out->marks[i] = nonzero_marks_32(a + 64 * i) | nonzero_marks_32(a + 64 * i + 32) << 32;
-        rest.byte_count += (uint64_t)_mm_popcnt_u64(out->marks[i]);
-        rest.element_count += (uint64_t)_mm_popcnt_u64(element_marks(out->marks[i],
-                                                                     element_bytes));
-    }
-    rest.marks = out->marks + whole;
-    kernels_scalar.xor_marks(a + 64 * whole, b + 64 * whole, size % 64, element_bytes, &rest);
-    out->byte_count += rest.byte_count;
-    out->element_count += rest.element_count;
+    for (size_t at = 0; at < 64; at += 32)
+        _mm256_storeu_si256((__m256i *)(a + at),
+                            _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(a + at)),
+                                             _mm256_loadu_si256((const __m256i *)(b + at))));
+    return marks_64(a);
 }
+
+#include "marks_wide.h"
 
 const ckpt_kernels kernels_avx2 = {
     .name = "avx2",

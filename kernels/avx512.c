@@ -249,42 +249,22 @@ static int fp4_group_scale_exact(const float *src)
                               _mm512_reduce_min_epi32(least));
 }
 
-static void nonzero_marks(const void *src, size_t size, uint64_t *marks)
+static uint64_t marks_64(const uint8_t *src)
 {
-    const uint8_t *bytes = src;
-    const size_t whole = size / 64;
+    const __m512i word = _mm512_loadu_si512(src);
 
-    for (size_t i = 0; i < whole; i++) {
-        const __m512i word = _mm512_loadu_si512(bytes + 64 * i);
-
-        marks[i] = _mm512_test_epi8_mask(word, word);
-    }
-    kernels_scalar.nonzero_marks(bytes + 64 * whole, size % 64, marks + whole);
+    return _mm512_test_epi8_mask(word, word);
 }
 
-static void xor_marks(void *into, const void *from, size_t size, unsigned element_bytes,
-                      xor_found *out)
+static uint64_t xor_64(uint8_t *a, const uint8_t *b)
 {
-    uint8_t *a = into;
-    const uint8_t *b = from;
-    const size_t whole = size / 64;
-    xor_found rest = { .byte_count = 0 };
+    const __m512i word = _mm512_xor_si512(_mm512_loadu_si512(a), _mm512_loadu_si512(b));
 
-    for (size_t i = 0; i < whole; i++) {
-        const __m512i word = _mm512_xor_si512(_mm512_loadu_si512(a + 64 * i),
-                                              _mm512_loadu_si512(b + 64 * i));
-
-        _mm512_storeu_si512(a + 64 * i, word);
-        out->marks[i] = _mm512_test_epi8_mask(word, word);
-        rest.byte_count += (uint64_t)_mm_popcnt_u64(out->marks[i]);
-        rest.element_count += (uint64_t)_mm_popcnt_u64(element_marks(out->marks[i],
-                                                                     element_bytes));
-    }
-    rest.marks = out->marks + whole;
-    kernels_scalar.xor_marks(a + 64 * whole, b + 64 * whole, size % 64, element_bytes, &rest);
-    out->byte_count += rest.byte_count;
-    out->element_count += rest.element_count;
+    _mm512_storeu_si512(a, word);
+    return _mm512_test_epi8_mask(word, word);
 }
+
+#include "marks_wide.h"
 
 const ckpt_kernels kernels_avx512 = {
     .name = "avx512",
