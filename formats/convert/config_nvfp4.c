@@ -10,7 +10,6 @@
 #include "config_private.h"
 #include "formats/config_scheme.h"
 #include "libckpt/buffer.h"
-#include "libckpt/config_number.h"
 #include "libckpt/encoding.h"
 #include "libckpt/file.h"
 #include "libckpt/plan.h"
@@ -145,27 +144,6 @@ ckpt_code config_tell_nvfp4(const config_change *change, char **quantization, ck
 
 /* ---- the file ---- */
 
-/* The quantization_config of the text of a config, or of its language part if it is there. */
-static ckpt_code scheme_text(const char *config, char **out, ckpt_error *err)
-{
-    static const char key[] = "quantization_config";
-    ckpt_code code = json_member_text(config, key, out, err);
-
-    for (size_t i = 0; i < CONFIG_LANGUAGE_PARTS && code == CKPT_OK && !config_is_object(*out);
-         i++) {
-        char *part = NULL;
-
-        free(*out);
-        *out = NULL;
-        code = json_member_text(config, config_language_parts[i], &part, err);
-        if (code == CKPT_OK && config_is_object(part))
-            code = json_member_text(part, key, out, err);
-        free(part);
-    }
-    return code == CKPT_OK && !config_is_object(*out)
-               ? ckpt_fail(err, CKPT_E_FORMAT, "config.json has no quantization_config") : code;
-}
-
 ckpt_code config_modelopt_text(const char *config, const config_change *change, char **out,
                                ckpt_error *err)
 {
@@ -174,6 +152,7 @@ ckpt_code config_modelopt_text(const char *config, const config_change *change, 
         { "group_size", "group_size" }, { "quantized_layers", "quantized_layers" },
         { "ignore", "exclude_modules" },
     };
+    const char *part;
     char *from = NULL;
     char *text = NULL;
     char *whole = NULL;
@@ -181,7 +160,9 @@ ckpt_code config_modelopt_text(const char *config, const config_change *change, 
 
     if (!config_makes(change, ENCODING_NVFP4))
         return CKPT_OK;
-    if ((code = scheme_text(config, &from, err)) != CKPT_OK) {
+    if ((code = config_find_scheme(config, &part, &from, err)) == CKPT_OK && from == NULL)
+        code = ckpt_fail(err, CKPT_E_FORMAT, "config.json has no quantization_config");
+    if (code != CKPT_OK) {
         free(from);
         return code;
     }

@@ -20,6 +20,11 @@ static inline int config_is_object(const char *text)
     return text != NULL && text[0] == '{';
 }
 
+/* The text of a config's quantization_config, yours to free, NULL: none; and in which language part
+ * it is, as multimodal models have it there, NULL: in none. */
+ckpt_code config_find_scheme(const char *config, const char **part, char **scheme,
+                             ckpt_error *err);
+
 /* Correct the list of unquantised modules in *text, a quantization_config. Refuses what no list
  * can express. */
 ckpt_code config_list_modules(const config_change *change, char **text, ckpt_error *err);

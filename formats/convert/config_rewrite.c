@@ -228,37 +228,23 @@ static ckpt_code rewrite_quantization(const config_change *change, char **text, 
     return code;
 }
 
-static ckpt_code has_scheme(const char *text, int *out, ckpt_error *err)
-{
-    char *found = NULL;
-    const ckpt_code code = json_member_text(text, "quantization_config", &found, err);
-
-    *out = code == CKPT_OK && config_is_object(found);
-    free(found);
-    return code;
-}
-
 /* As rewrite_quantization; but edits the scheme where multimodal models have it, if it is only
  * there: two would contradict each other. */
 static ckpt_code rewrite_in_place(const config_change *change, char **text, ckpt_error *err)
 {
-    int found;
-    ckpt_code code = has_scheme(*text, &found, err);
+    const char *part;
+    char *scheme = NULL;
+    char *own = NULL;
+    ckpt_code code = config_find_scheme(*text, &part, &scheme, err);
 
-    for (size_t i = 0; i < CONFIG_LANGUAGE_PARTS && code == CKPT_OK && !found; i++) {
-        char *part = NULL;
-
-        code = json_member_text(*text, config_language_parts[i], &part, err);
-        if (code == CKPT_OK && config_is_object(part))
-            code = has_scheme(part, &found, err);
-        if (code == CKPT_OK && found &&
-            (code = rewrite_quantization(change, &part, err)) == CKPT_OK)
-            code = config_update(text, config_language_parts[i], part, err);
-        free(part);
-        if (found)
-            return code;
-    }
-    return code == CKPT_OK ? rewrite_quantization(change, text, err) : code;
+    free(scheme);
+    if (code != CKPT_OK || part == NULL)
+        return code == CKPT_OK ? rewrite_quantization(change, text, err) : code;
+    if ((code = json_member_text(*text, part, &own, err)) == CKPT_OK &&
+        (code = rewrite_quantization(change, &own, err)) == CKPT_OK)
+        code = config_update(text, part, own, err);
+    free(own);
+    return code;
 }
 
 /* vLLM assumes FP4 experts and E8M0 scales if expert_dtype is missing. */
@@ -337,6 +323,16 @@ static ckpt_code take_member(char **text, const char *from, const char *key, ckp
     if (code == CKPT_OK)
         code = config_update(text, key, value, err);
     free(value);
+    return code;
+}
+
+static ckpt_code has_scheme(const char *text, int *out, ckpt_error *err)
+{
+    char *found = NULL;
+    const ckpt_code code = json_member_text(text, "quantization_config", &found, err);
+
+    *out = code == CKPT_OK && config_is_object(found);
+    free(found);
     return code;
 }
 
