@@ -7,6 +7,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import threading
 import time
 
@@ -305,6 +306,38 @@ def test_a_converter_that_a_signal_ends_is_told_of_and_the_next_run_goes_on(down
     hub.connection_rate = None
     download(*options)
     assert_done(download, target, results(CASES[0]))
+
+
+@pytest.mark.parametrize("who", ["converter", "download"])
+def test_a_converter_that_takes_no_names_is_waited_for(download, tmp_path, who):
+    """How it ends is the error, not that no name can be sent; a signal ends the wait."""
+    script = tmp_path / "bin/ckpt-convert"
+    script.parent.mkdir()
+    script.write_text(f"""#!{sys.executable}
+import pathlib, socket, sys, time
+if "--check-options" in sys.argv:
+    sys.exit(0)
+stream = socket.socket(fileno=0)
+stream.shutdown(socket.SHUT_RD)
+stream.sendall(b"room 0 {1 << 40} 0\\nwant {FIRST}\\ngo\\n")
+pathlib.Path("{tmp_path}/asked").touch()
+time.sleep(1000)
+""")
+    script.chmod(0o755)
+    download()                               # so that there is a file to name at once
+    process = download.start("--delete-source", "--then", script, download.folder, tmp_path / "R")
+    wait_for((tmp_path / "asked").exists)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    if who == "download":
+        status, _, err = download.stop(process, signal.SIGTERM)
+        assert status == -signal.SIGTERM and "interrupted" in err
+    else:
+        os.kill(converter_of(process), signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert "killed by signal 9; run the same command again" in err
+    assert err.count("\n") == 1
 
 
 def test_a_converter_whose_download_died_at_once_never_starts(download, hub, results, fault,

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
@@ -18,7 +19,7 @@
 #include "libckpt/size.h"
 
 /* A conversion is faster than most network links: more files at a time would only take space. */
-enum { FILES_AT_A_TIME = 3, ROUNDS = 3, WAIT_MS = 200, CANNOT_RUN = 127 };
+enum { FILES_AT_A_TIME = 3, ROUNDS = 3, WAIT_MS = 200, END_WAIT_MS = 5, CANNOT_RUN = 127 };
 
 typedef enum { FILE_ASIDE, FILE_WANTED, FILE_GIVEN, FILE_HELD, FILE_FINISHED } stream_state;
 
@@ -149,6 +150,23 @@ static ckpt_code start_converter(stream *s, const char *headers_dir, ckpt_error 
     free(words);
     free(folder);
     return code;
+}
+
+/* A converter that has ended is sent nothing; how it ended is the error (end_converter). */
+static ckpt_code send_line(stream *s, const char *line, ckpt_error *err)
+{
+    ckpt_error failure;
+
+    switch (feed_send(&s->converter, "", line, &failure)) {
+    case CKPT_OK:
+        return CKPT_OK;
+    case CKPT_E_INTERRUPTED:
+        s->is_gone = 1;
+        return CKPT_OK;
+    default:
+        *err = failure;
+        return err->code;
+    }
 }
 
 static int is_stopped(const stream *s)
@@ -298,7 +316,7 @@ static ckpt_code take_end(stream *s, const char *line, ckpt_error *err)
     if ((code = ending_write(&e, s->is_source, line + strlen("named "), err)) != CKPT_OK)
         return code;
     s->is_noted = 1;
-    return feed_send(&s->converter, "", FEED_NOTED, err);
+    return send_line(s, FEED_NOTED, err);
 }
 
 static ckpt_code take_answer(stream *s, const char *line, ckpt_error *err)
@@ -337,7 +355,7 @@ static ckpt_code take_answers(stream *s, int wait_ms, ckpt_error *err)
 static ckpt_code give(stream *s, const hub_file *file, ckpt_error *err)
 {
     s->states[file - s->o->listing->files] = FILE_GIVEN;
-    return feed_send(&s->converter, "", file->path, err);
+    return send_line(s, file->path, err);
 }
 
 static int turn(void *context, const download *d, size_t *count)
@@ -398,7 +416,7 @@ static ckpt_code convert(stream *s, ckpt_error *err)
     ckpt_code code;
 
     if ((code = take_wants(s, err)) != CKPT_OK || s->is_gone ||
-        (code = give_small(s, err)) != CKPT_OK)
+        (code = give_small(s, err)) != CKPT_OK || s->is_gone)
         return code;
     code = fetch(s, &taker, err);
     if (code == CKPT_OK && !s->is_gone)
@@ -412,17 +430,22 @@ static ckpt_code convert(stream *s, ckpt_error *err)
     return wait_for_end(s, err);
 }
 
-/* Kill the converter if it has not exited: it may be killed at any time. */
+/* Kill the converter if it has not exited: it may be killed at any time. One that has only closed
+ * its end is waited for until a signal comes. */
 static ckpt_code end_converter(stream *s, int *status, ckpt_error *err)
 {
     int how = 0;
+    pid_t ended;
 
     if (s->pid <= 0)
         return CKPT_OK;
     if (!s->is_gone)            /* before the socket is closed, which it would report as an error */
         kill(s->pid, SIGKILL);
-    while (waitpid(s->pid, &how, 0) < 0 && errno == EINTR)
-        ;
+    while ((ended = waitpid(s->pid, &how, WNOHANG)) == 0 || (ended < 0 && errno == EINTR)) {
+        if (is_stopped(s))
+            kill(s->pid, SIGKILL);
+        poll(NULL, 0, END_WAIT_MS);
+    }
     close(s->converter.fd);
     if (!s->is_gone)
         return CKPT_OK;
@@ -430,6 +453,8 @@ static ckpt_code end_converter(stream *s, int *status, ckpt_error *err)
         *status = CLI_FAILED;        /* it has printed that itself: see cli_finish */
         return CKPT_OK;
     }
+    if (WIFSIGNALED(how) && is_stopped(s))
+        return hub_fail_interrupted(err);
     if (WIFSIGNALED(how))
         return hub_fail(HUB_OTHER, err, "'%s' was killed by signal %d; run the same command again "
                         "to resume", s->o->words[0], WTERMSIG(how));

@@ -12,6 +12,12 @@
 
 #include "libckpt/hub/hub_reason.h"
 
+/* Only the converter says so: a download says how its converter ended. */
+static ckpt_code has_ended(ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_INTERRUPTED, "ckpt-download has ended");
+}
+
 ckpt_code feed_send(const feed_stream *s, const char *word, const char *name, ckpt_error *err)
 {
     char line[FEED_LINE_BYTES + 16];
@@ -24,6 +30,8 @@ ckpt_code feed_send(const feed_stream *s, const char *word, const char *name, ck
 
         if (put < 0 && errno == EINTR)
             continue;
+        if (put < 0 && (errno == EPIPE || errno == ECONNRESET))
+            return has_ended(err);
         if (put <= 0)
             return hub_fail(HUB_OTHER, err, "cannot send the name '%s': %s", name,
                             strerror(errno));
@@ -97,8 +105,7 @@ static ckpt_code next(convert_feed *self, const char **name, ckpt_error *err)
     *name = f->name;
     if (got == 1)
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_INTERRUPTED,
-                     *f->stop ? "interrupted" : "ckpt-download has ended");
+    return *f->stop ? ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted") : has_ended(err);
 }
 
 static ckpt_code answer(convert_feed *self, const char *name, int is_finished, ckpt_error *err)

@@ -30,6 +30,7 @@ typedef struct {
     char text[2 * FEED_LINE_BYTES];
 } feed_stream;
 
+/* Errors: CKPT_E_INTERRUPTED when the other side has ended; hub_reason.h's. */
 ckpt_code feed_send(const feed_stream *s, const char *word, const char *name, ckpt_error *err);
 /* The next line, without its end, in `line`. 1: received; 0: not within wait_ms; -1: connection
  * closed or protocol error. */
