@@ -136,7 +136,7 @@ def test_an_expired_address_is_renewed_once_for_all(download, hub):
     hub.connection_rate = 2 * MIB
     hub.fault("drop", port="cdn", count=4)      # so that somebody must ask again
     process = download.start("--fixed-connections", "--connections", 4)
-    wait_for(lambda: hub.requests(port="cdn", status=206))
+    wait_for(lambda: hub.requests_so_far(port="cdn", status=206))
     hub.revoke_addresses()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err

@@ -311,7 +311,7 @@ def test_signals_report_and_lift_the_limit(ckpt, tmp_path):
     with Hub([one(64 * MIB)]) as hub:
         download = Client(ckpt, hub, tmp_path)
         process = download.start("--limit-rate", "100k")        # would take ten minutes
-        wait_for(lambda: hub.requests(port="hub", method="HEAD"))
+        wait_for(lambda: hub.requests_so_far(port="hub", method="HEAD"))
         process.send_signal(signal.SIGUSR1)
         said = process.stderr.readline()
         assert "of 1 files" in said and said.endswith(" so far\n") and "limit" not in said

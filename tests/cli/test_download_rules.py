@@ -176,7 +176,7 @@ def test_a_hub_that_names_a_far_day_does_not_stop_the_clock(ckpt, tmp_path):
     with Hub([mixed()], hub_headers=far, page_size=2) as hub:
         download = Client(ckpt, hub, tmp_path)
         process = download.start("--dry-run")
-        wait_for(lambda: len(hub.log) >= 4, 60)      # two at once, then one every ten seconds
+        wait_for(lambda: len(hub.logged) >= 4, 60)      # two at once, then one every ten seconds
         download.stop(process)
 
 
@@ -308,7 +308,7 @@ def test_space_that_a_part_has_already_is_not_asked_for_again(ckpt, tmp_path, sm
     with Hub([one(150 * MIB)], connection_rate=2 * MIB) as hub:
         download = Client(ckpt, hub, disk)
         process = download.start()
-        wait_for(lambda: hub.requests(port="hub", method="HEAD") and
+        wait_for(lambda: hub.requests_so_far(port="hub", method="HEAD") and
                  any((download.folder / SIDE).glob("*.state")))
         download.stop(process)
         hub.connection_rate = None

@@ -36,8 +36,10 @@ class Client:
         return [ID, *where, "--json", "--quiet", "--stall-timeout", 3, *args]
 
     def __call__(self, *args, check=0, where=None, **env):
-        return self.ckpt("ckpt-download", *self.words(*args, where=where), check=check,
+        done = self.ckpt("ckpt-download", *self.words(*args, where=where), check=check,
                          env={**self.env, **env}, timeout=180)
+        self.hub.settle()
+        return done
 
     def start(self, *args):
         words = [str(w) for w in self.words(*args)]

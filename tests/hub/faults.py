@@ -39,7 +39,7 @@ def before(hub, request, entry, fault):
     """1 when the fault is the whole answer."""
     kind = fault["kind"]
     if kind == "silent":
-        hub.released.wait()
+        hub.hold()
         raise Gone
     if kind == "close":
         request.connection.reset()

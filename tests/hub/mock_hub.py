@@ -81,6 +81,10 @@ class Repo:
         return next((f for f in self.files if f.path == path), None)
 
 
+def matching(log, want):
+    return [e for e in log if all(e[k] == v for k, v in want.items())]
+
+
 class Hub:
     def __init__(self, repos=(), tls=None, **options):
         self.repos = {r.id: r for r in repos}
@@ -107,11 +111,12 @@ class Hub:
         self.streaming = 0
         self.range_status = 206        # ModelScope: 200
         self.faults = []
-        self.log = []
+        self.logged = []               # log, while clients may be at work
         self.leaks = []
         self.payload = 0               # bytes of file contents that left any port
         self.open_late = 0            # replies whose bytes are out, and whose end is not
         self.busy = 0                  # requests that are not answered yet
+        self.held = 0                  # those of them that never will be, by the fault "silent"
         self.released = threading.Event()       # ends the silence of the fault of that name
         self.lock = threading.Lock()
         for name, value in options.items():
@@ -128,7 +133,7 @@ class Hub:
         return self
 
     def __exit__(self, kind, *_):
-        self.released.set()
+        self.release()
         for listener in self.listeners:
             listener.close()
         if kind is None:
@@ -145,15 +150,30 @@ class Hub:
     def reset(self):
         """Forget what was, once the requests of clients that are gone have ended."""
         self.assert_faults_came()
-        self.released.set()
-        until = time.monotonic() + QUIET_SECONDS
-        while self.busy > 0:
-            assert time.monotonic() < until, "a client is still there"
-            time.sleep(0.005)
+        self.release()
+        self.settle()
         with self.lock:
-            self.faults, self.log, self.leaks, self.used = [], [], [], {}
+            self.faults, self.logged, self.leaks, self.used = [], [], [], {}
             self.payload = 0
             self.released = threading.Event()
+
+    def hold(self):
+        """Leave a request without a reply until release()."""
+        with self.lock:
+            self.held += not self.released.is_set()
+        self.released.wait()
+
+    def release(self):
+        with self.lock:
+            self.held = 0
+            self.released.set()
+
+    def settle(self):
+        """Until every request is counted: a client has its reply before the log has it."""
+        until = time.monotonic() + QUIET_SECONDS
+        while self.busy > self.held:
+            assert time.monotonic() < until, "a client is still there"
+            time.sleep(0.005)
 
     def fault(self, kind, **scope):
         self.faults.append({"kind": kind, "count": 1, **scope})
@@ -169,9 +189,19 @@ class Hub:
 
     # ---- what the tests look at ----
 
+    @property
+    def log(self):
+        """What was asked, in the order of its end, once the clients are gone."""
+        self.settle()
+        return self.logged
+
     def requests(self, **want):
         """Entries of the log in which every given field is as given."""
-        return [e for e in self.log if all(e[k] == v for k, v in want.items())]
+        return matching(self.log, want)
+
+    def requests_so_far(self, **want):
+        """The same, while a client is at work."""
+        return matching(self.logged, want)
 
     # ---- requests ----
 
@@ -200,7 +230,7 @@ class Hub:
             entry.update(t1=time.time(), status=request.status, bytes=request.sent,
                          is_data=request.is_data)
             with self.lock:
-                self.log.append(entry)
+                self.logged.append(entry)
                 self.busy -= 1
 
     def control(self, request):
@@ -209,7 +239,7 @@ class Hub:
             self.faults += json.loads(request.body)
         elif name == "reset":
             self.reset()
-        answer = {"log": "".join(json.dumps(e) + "\n" for e in self.log),
+        answer = {"log": "".join(json.dumps(e) + "\n" for e in self.logged),
                   "stats": json.dumps({v.name: v.most for v in self.listeners})}.get(name, "{}")
         self.reply(request, 200, answer)
 
