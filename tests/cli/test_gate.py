@@ -85,6 +85,16 @@ def test_what_is_neither_a_path_nor_a_repository_is_an_error(shell):
     assert "not OWNER/NAME" in shell(f"{GATE} out a/b/c", check=2).stderr
     assert "expected OUT" in shell(f"{GATE} out", check=2).stderr
     shell(f"{GATE} out o/absent", check=2)
+    assert list(shell.work.iterdir()) == []
+
+
+def test_an_error_is_not_taken_for_a_check_that_failed(shell, candidate):
+    """A name in place of the key, a file in place of the folder: not status 1."""
+    assert "expected the key itself" in shell(f"{GATE} out {candidate}", check=2,
+                                              GATE_KEY="key.pem").stderr
+    assert list(shell.work.iterdir()) == []
+    (shell.work / "file").write_text("")
+    assert "file" in shell(f"{GATE} file {candidate}", check=2).stderr
 
 
 def steps_of_action():
