@@ -7,7 +7,9 @@ import subprocess
 import pytest
 
 from cli.trees import tree
+from client import environment
 from conftest import BUILD, ROOT
+from mock_hub import Entry, Hub, Repo
 
 SCRIPT = ROOT / "scripts" / "prepare-megatron"
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -161,6 +163,59 @@ def test_a_missing_program_is_told_at_the_beginning(prepare, golden_a, tmp_path,
     assert not (tmp_path / "models").exists()
 
 
+def test_a_model_elsewhere_is_copied_too(prepare, golden_a, tmp_path):
+    """A name of FP8 needs no cast: what is copied lies outside of --model-dir."""
+    options = ("--model-name", "Tiny-FP8", "--model-dir", tmp_path / "models", "--hf-checkpoint",
+               golden_a)
+    rsync = tmp_path / "stubs" / "rsync"
+    rsync.rename(tmp_path / "rsync")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for tool in "dirname", "cat", "bash", "env", "mkdir", "basename":
+        (bare / tool).symlink_to(shutil.which(tool))
+    assert "needs rsync" in prepare(*options, PATH=str(bare), check=2).stderr
+    assert not (tmp_path / "models").exists()
+    (tmp_path / "rsync").rename(rsync)
+    prepare(*options)
+    assert tree(tmp_path / "models" / golden_a.name) == tree(golden_a)
+
+
+@pytest.mark.parametrize("options, said", [
+    (("--preset", "flash-h200"), "layers cannot be divided over --pp 8"),
+    (("--presett", "flash-h200"), "did you mean '--preset'?"),
+    (("--tp", "3"), "--tp 3, legal values are: 1 2 4 8"), (("--dtype", "fp8"), "always BF16")])
+@pytest.mark.parametrize("where", ["disk", "hub"])
+def test_options_that_do_not_suit_the_model_are_told_at_the_beginning(prepare, golden_a, tmp_path,
+                                                                      options, said, where):
+    models = tmp_path / "models"
+    words = ("--model-name", "m", "--model-org", "o", "--model-dir", models)
+    if where == "disk":
+        failed = prepare(*words, "--hf-checkpoint", golden_a, "--", *options, check=2)
+    else:
+        files = [Entry(p.name, data=p.read_bytes(),
+                       kind="lfs" if p.suffix == ".safetensors" else "git")
+                 for p in golden_a.iterdir()]
+        with Hub([Repo("o/m", files)]) as hub:
+            failed = prepare(*words, "--", *options, check=2,
+                             **environment(hub, tmp_path / "home", BIN=str(BUILD / "bin")))
+            size = sum(f.size for f in files)
+            assert hub.payload < size / 2, "of the weights, headers only"
+    assert said in failed.stderr and failed.stderr.count("\n") == 1
+    assert failed.stdout == "" and not models.exists()
+
+
+def test_a_model_that_is_not_there_is_told_at_the_beginning(prepare, tmp_path):
+    failed = prepare("--hf-checkpoint", tmp_path / "absent", "--model-dir", tmp_path / "models",
+                     check=2)
+    assert "absent' does not exist" in failed.stderr and not (tmp_path / "models").exists()
+
+
+def test_offline_a_download_is_not_asked_about(prepare, tmp_path):
+    """An earlier run may have brought all of it: the stage says so, or that it may not ask."""
+    failed = prepare("--model-dir", tmp_path / "models", HF_HUB_OFFLINE="1", check=2)
+    assert "ckpt-download: " in failed.stderr and "ckpt-shard" not in failed.stderr
+
+
 def test_missing_tools_are_told_at_the_beginning(prepare, golden_a, tmp_path):
     failed = prepare("--model-name", "Tiny-V4", "--model-dir", tmp_path / "models",
                      "--hf-checkpoint", golden_a, BIN=str(tmp_path / "nowhere"), check=2)
@@ -233,15 +288,26 @@ def test_a_stage_that_fails_stops_the_chain(prepare, tmp_path):
     models = tmp_path / "models"
     (models / "Nothing").mkdir(parents=True)
     failed = prepare("--model-name", "Nothing", "--model-dir", models, "--hf-checkpoint",
-                     models / "Nothing", check=2)
+                     models / "Nothing", "--stages", "verify,fp8", check=2)
     assert "ckpt-verify: " in failed.stderr
     assert not (models / ".prepared" / "Nothing.digest").exists()
-    assert "ckpt-shard" not in failed.stdout
+    assert "ckpt-convert" not in failed.stdout
 
 
-@pytest.mark.parametrize("options", [("--num-nodes", "0"), ("--num-nodes", "many"),
-                                     ("--model-name", "a/b"), ("--stages", "train"),
-                                     ("--model-dir",), ("--datasets", "own"),
-                                     ("--frobnicate", "1")])
-def test_nonsense_is_refused(prepare, options):
-    assert prepare(*options, check=2).stderr.startswith("prepare-megatron: ")
+@pytest.mark.parametrize("options, said", [
+    (("--num-nodes", "0"), "expected a number"), (("--num-nodes", "many"), "expected a number"),
+    (("--model-name", "a/b"), "without a folder"), (("--stages", "train"), "stage 'train'"),
+    (("--model-dir",), "lacks its value"), (("--datasets", "own"), "ORG/NAME"),
+    (("--frobnicate", "1"), "unknown option"), (("--frobnicate=1",), "option '--frobnicate'"),
+    (("--preset", "flash-h200"), "behind --, as in -- --preset"), (("V4",), "expected an option")])
+def test_nonsense_is_refused(prepare, options, said):
+    failed = prepare(*options, check=2).stderr
+    assert failed.startswith("prepare-megatron: ") and said in failed
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(prepare, golden_a, tmp_path):
+    """Not status 1, which says that something was checked; options may have their value after =."""
+    (tmp_path / "file").write_text("")
+    failed = prepare("--model-name=m", f"--model-dir={tmp_path / 'file'}",
+                     f"--hf-checkpoint={golden_a}", check=2)
+    assert f"{tmp_path / 'file'}" in failed.stderr
