@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,6 +24,8 @@ static int is_word(const char *text, size_t size)
 }
 
 /* ---- by the first bytes ---- */
+
+#define MANIFEST "is a manifest, not a checkpoint: ckpt-verify check --manifest checks with it"
 
 static const struct {
     const char *bytes;
@@ -43,6 +46,8 @@ static const struct {
     { "\223NUMPY", 6, "is a NumPy array, not a checkpoint" },
     { "{\n \"_type\": \"https://in-toto", 27, "is a certificate, not a checkpoint: ckpt-verify "
         "certificate checks with it" },
+    { "{\"schema\":\"ckpt-manifest", 24, MANIFEST },
+    { "{\n \"schema\": \"ckpt-manifest", 27, MANIFEST },
     { "{\"schema\":\"ckpt-", 16, "is a JSON document of ckpt, not a checkpoint" },
     { "{\n \"schema\": \"ckpt-", 19, "is a JSON document of ckpt, not a checkpoint" },
     { "\037\213", 2, "is compressed with gzip: decompress it first" },
@@ -352,16 +357,37 @@ static size_t repository_bytes(const char *text)
     return is_word(slash + 1, name) ? (size_t)(slash + 1 - text) + name : 0;
 }
 
+/* The scheme that was meant by one in other letters, or with letters of "https" that are doubled,
+ * swapped or forgotten; NULL: none. */
+static const char *find_meant_scheme(const char *path, size_t size)
+{
+    static const char *const known[] = { "hf", "ms", "https" };
+
+    if (strncmp(path, "http", size) == 0 && size >= strlen("http"))
+        return NULL;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strlen(known[i]) == size && strncasecmp(path, known[i], size) == 0)
+            return strncmp(path, known[i], size) == 0 ? NULL : known[i];
+    return size >= 3 && strspn(path, "htpsHTPS") == size ? "https" : NULL;
+}
+
 static int recognise_url(const char *path, char out[RECOGNISE_BYTES])
 {
     const char *rest = strstr(path, "://");
     const char *hub = "";
+    const char *meant;
     size_t host;
     size_t size;
 
     if (rest == NULL || !is_word(path, (size_t)(rest - path)))
         return 0;
+    meant = find_meant_scheme(path, (size_t)(rest - path));
     rest += strlen("://");
+    if (meant != NULL || strncmp(path, "file:", 5) == 0) {
+        snprintf(out, RECOGNISE_BYTES, "does not exist; did you mean '%s%s%.300s'?",
+                 meant == NULL ? "" : meant, meant == NULL ? "" : "://", rest);
+        return 1;
+    }
     host = strncmp(path, "http", 4) == 0 ? strcspn(rest, "/") : 0;
     rest += host + (host > 0 && rest[host] == '/');
     if (host > 0 && strncmp(rest, "models/", 7) == 0) {        /* URLs of ModelScope */
@@ -385,7 +411,13 @@ static int recognise_address(const char *path, char out[RECOGNISE_BYTES])
     static const char *const sites[] = { "huggingface.co/", "hf.co/", "www.modelscope.cn/",
                                          "modelscope.cn/", "modelscope.ai/" };
 
-    if ((strncmp(path, "hf:", 3) == 0 || strncmp(path, "ms:", 3) == 0) &&
+    if (strncmp(path, "https:/", 7) == 0 || strncmp(path, "https//", 7) == 0) {
+        snprintf(out, RECOGNISE_BYTES, "does not exist; did you mean 'https://%.300s'?",
+                 path + 6 + strspn(path + 6, "/"));
+        return 1;
+    }
+    if ((strncmp(path, "hf", 2) == 0 || strncmp(path, "ms", 2) == 0) &&
+        (path[2] == ':' || strncmp(path + 2, "//", 2) == 0) &&
         repository_bytes(path + 3 + strspn(path + 3, "/")) > 0) {
         snprintf(out, RECOGNISE_BYTES, "does not exist; did you mean '%.2s://%.300s'?", path,
                  path + 3 + strspn(path + 3, "/"));
@@ -399,6 +431,31 @@ static int recognise_address(const char *path, char out[RECOGNISE_BYTES])
     return 0;
 }
 
+/* What a shell, or another program, would have understood. */
+static int recognise_shell(const char *path, char out[RECOGNISE_BYTES])
+{
+    char file[256];
+    size_t size = strlen(path);
+
+    if (strcmp(path, "-") == 0) {
+        snprintf(out, RECOGNISE_BYTES, "does not exist: standard input is not read here (./- is a "
+                 "file of this name)");
+        return 1;
+    }
+    if (strncmp(path, "~/", 2) == 0) {
+        snprintf(out, RECOGNISE_BYTES, "does not exist: a shell replaces ~ where an unquoted word "
+                 "begins with it, and not after '='");
+        return 1;
+    }
+    while (size > 0 && path[size - 1] == '/')
+        size--;
+    snprintf(file, sizeof file, "%.*s", (int)size, path);
+    if (path[size] == '\0' || !file_exists(file) || file_is_directory(file))
+        return 0;
+    snprintf(out, RECOGNISE_BYTES, "does not exist: without the '/' at its end it is a file");
+    return 1;
+}
+
 static int recognise_missing(const char *path, char out[RECOGNISE_BYTES])
 {
     const char *colon = strchr(path, ':');
@@ -406,7 +463,7 @@ static int recognise_missing(const char *path, char out[RECOGNISE_BYTES])
     char owner[256];
     size_t size;
 
-    if (recognise_url(path, out) || recognise_address(path, out))
+    if (recognise_shell(path, out) || recognise_url(path, out) || recognise_address(path, out))
         return 1;
     host = strchr(path, '@');
     host = host == NULL || colon == NULL || host > colon ? path : host + 1;

@@ -132,7 +132,9 @@ static ckpt_code read_ids(const reader *r, const json_value *list)
     for (const json_value *v = json_first(list); v != NULL && code == CKPT_OK; v = json_next(v)) {
         uint64_t id;
 
-        code = json_u64(v, &id) ? add_token(r, id) : complain(r, "a token id is not an integer");
+        code = json_u64(v, &id)
+                   ? add_token(r, id)
+                   : complain(r, "a token id is not a whole number of 0 or more");
     }
     return code;
 }

@@ -143,11 +143,11 @@ static ckpt_code run(checking *job, int *status, ckpt_error *err)
 
     if (opt.files && job->path == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "--files needs the PATH whose files are checked");
+    if ((code = cli_refuse_folder(job->file, "the certificate first, then PATH", err)) != CKPT_OK)
+        return code;
     if (opt.key == NULL && job->path == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "nothing to check '%s' with: give --key PUB, PATH or "
                          "both", job->file);
-    if ((code = cli_refuse_folder(job->file, "the certificate first, then PATH", err)) != CKPT_OK)
-        return code;
     if ((opt.key != NULL &&
          (code = signature_read_public(opt.key, &job->key, err)) != CKPT_OK) ||
         (code = certificate_open(job->file, job->key, &job->document, err)) != CKPT_OK ||

@@ -34,7 +34,8 @@ void certificate_print(const certificate *c)
     for (size_t i = 0; i < c->finding_count && i < FINDINGS_SHOWN; i++)
         print_finding(c, &c->findings[i]);
     if (c->finding_count > FINDINGS_SHOWN)
-        printf("... and %zu more findings\n", c->finding_count - FINDINGS_SHOWN);
+        printf("... and %zu more findings; --json lists them all\n",
+               c->finding_count - FINDINGS_SHOWN);
     for (size_t i = 0; i < c->checkpoint_count; i++) {
         const file_list *notes = c->checkpoints[i].notes;
 

@@ -46,6 +46,7 @@ static const cli_command command = {
     .rules = rules,
     .arg_min = 2,
     .arg_max = 2,
+    .surplus = "a checkpoint of several files is given by its folder",
     .checks_more = 1,
     .hints = hints,
     .last_arg = &opt.last_arg,

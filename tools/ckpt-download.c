@@ -240,6 +240,12 @@ static ckpt_code check_combinations(int is_modelscope, ckpt_error *err)
     if (folder != NULL && (folder[0] == '\0' || strcmp(folder, "-") == 0))
         return fail_usage(err, "'--local-dir' and '--cache-dir' take a folder (./- for one of the "
                           "name -)");
+    if (folder != NULL && folder[0] == '~' && (folder[1] == '/' || folder[1] == '\0'))
+        return fail_usage(err, "'--local-dir' or '--cache-dir' begins with a ~ that no shell has "
+                          "replaced, as after '=': leave a blank there, or write $HOME");
+    if (folder != NULL && file_exists(folder) && !file_is_directory(folder))
+        return hub_fail(HUB_USAGE, err, "'%s' is a file: '--local-dir' and '--cache-dir' take a "
+                        "folder", folder);
     if (hub_is_offline() && (opt.download.force || opt.hf_refs || opt.download.adopt))
         return fail_usage(err, "'--force-download', '--hf-refs' and '--adopt-partials' need the "
                           "hub, but HF_HUB_OFFLINE is set");

@@ -126,6 +126,7 @@ static const cli_command command = {
     .hints = hints,
     .arg_min = 1,
     .arg_max = 1,
+    .surplus = "a checkpoint of several files is given by its folder",
     .files = known_files,
     .see_also = "ckpt-verify(1) ckpt-json(5)",
 };
@@ -322,8 +323,9 @@ static void print_text(const inspection *in)
     for (size_t i = 0; i < in->total_count; i++)
         print_total(&in->totals[i], in->totals[i].label);
     print_total(&in->all, "all");
-    printf("\nlayout    %s, %zu files\nfamily    %s\nnames     %s\n", ckpt_layout_name(c),
-           c->store->file_count, ckpt_family_name(c), ckpt_names_style(c));
+    printf("\nlayout    %s, %zu file%s\n", ckpt_layout_name(c), c->store->file_count,
+           c->store->file_count == 1 ? "" : "s");
+    printf("family    %s\nnames     %s\n", ckpt_family_name(c), ckpt_names_style(c));
     print_config(c);
     for (size_t i = 0; i < c->notes.count; i++)
         printf("note      %s\n", c->notes.names[i]);

@@ -111,7 +111,8 @@ static const cli_rule rules[] = {
 static const cli_hint hints[] = {
     { "--max-tokens", "use --generate" }, { "--max-new-tokens", "use --generate" },
     { "-n", "use --generate" }, { "--gpu", "use --backend cuda" },
-    { "--cuda", "use --backend cuda" }, { "--model", "give its path as the last argument" },
+    { "--cuda", "use --backend cuda" }, { "gpu", "it is called cuda" },
+    { "--model", "give its path as the last argument" },
     { "--top-p", "sampling is by --temperature alone" },
     { "--top-k", "sampling is by --temperature alone" },
     { "--stop", "an answer ends at the config's end-of-sequence token, or after --generate N" },
@@ -164,6 +165,7 @@ static const cli_command command = {
     .hints = hints,
     .arg_min = 1,
     .arg_max = 1,
+    .surplus = "a text is given with --prompt, a file of token ids with --tokens",
     .checks_more = 1,
     .environment = environment,
     .files = known_files,

@@ -104,6 +104,7 @@ static const cli_command command = {
     .rules = rules,
     .arg_min = 2,
     .arg_max = 2,
+    .surplus = "the layout is given by --layout, a checkpoint of several files by its folder",
     .checks_more = 1,
     .hints = hints,
     .last_arg = &opt.last_arg,

@@ -5,6 +5,7 @@
 
 #include "tools/cli/cli.h"
 #include "option_words.h"
+#include "formats/convert/convert_plan.h"
 #include "formats/given_config.h"
 #include "formats/hf.h"
 #include "formats/maps.h"
@@ -23,6 +24,7 @@ static struct {
     int sparse;
     int overwrite;
     int restart;
+    int no_space_check;
 } opt = { .common = CLI_COMMON_DEFAULTS, .layers = UINT64_MAX, .seed = 1 };
 
 static const cli_option options[] = {
@@ -40,12 +42,14 @@ static const cli_option options[] = {
       "run" },
     { CLI_FLAG, "restart", NULL, &opt.restart,
       "discard an unfinished run with other options instead of refusing" },
+    { CLI_FLAG, "no-space-check", NULL, &opt.no_space_check,
+      "start even if the disk is too small" },
     CLI_COMMON(opt.common),
     CLI_OPTIONS_END,
 };
 
 static const cli_rule rules[] = {
-    { "sparse", NULL, "seed" },          /* every value is zero */
+    { "sparse", NULL, "seed|no-space-check" },          /* every value is zero */
     { NULL, NULL, NULL }
 };
 
@@ -72,6 +76,7 @@ static const cli_command command = {
     .rules = rules,
     .arg_min = 1,
     .arg_max = 1,
+    .surplus = "the config is given with --config",
     .last_arg = &opt.last_arg,
     .words = words,
     .files = known_files,
@@ -256,6 +261,21 @@ static ckpt_code fill(synth_job *job, ckpt_error *err)
     return code;
 }
 
+/* Refuse before the first value rather than at a full disk, and leave nothing behind. */
+static ckpt_code check_room(synth_job *job, const char *path, ckpt_error *err)
+{
+    convert_room room;
+    ckpt_code code = convert_store_room(job->store, 0, output_directory(job->output), &room, err);
+
+    if (code == CKPT_OK)
+        code = convert_require_room(&room, path, ", --sparse needs no room", err);
+    if (code != CKPT_OK) {
+        output_withdraw(job->output, NULL);
+        job->output = NULL;
+    }
+    return code;
+}
+
 static ckpt_code write_config(synth_job *job, ckpt_error *err)
 {
     char *path = file_join(job->store->directory, "config.json");
@@ -288,6 +308,8 @@ static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
         return ckpt_fail_memory(err, "a path", 0);
     free(job->store->directory);
     job->store->directory = directory;
+    if (!opt.sparse && !opt.no_space_check && (code = check_room(job, path, err)) != CKPT_OK)
+        return code;
     if ((code = output_make_files(job->store, err)) != CKPT_OK ||
         (!opt.sparse && (code = fill(job, err)) != CKPT_OK) ||
         (code = store_close_files(job->store, err)) != CKPT_OK ||

@@ -105,6 +105,7 @@ static const cli_command check_command = {
     .rules = check_rules,
     .arg_min = 1,
     .arg_max = 1,
+    .surplus = "two checkpoints are compared by ckpt-verify compare",
 };
 
 static const cli_option compare_options_table[] = {
@@ -175,6 +176,7 @@ static const cli_command compare_command = {
     .rules = compare_rules,
     .arg_min = 2,
     .arg_max = 2,
+    .surplus = "the digests of any number are printed by ckpt-verify digest",
 };
 
 static const cli_option logits_options_table[] = {

@@ -190,8 +190,9 @@ static ckpt_code take_like(job_plan *plan, inputs *in, ckpt_error *err)
             found = ckpt_catalog_find(from->reading.logical, t->name);
         }
         if (found < 0)
-            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' of '%s' is not in '%s'", t->name,
-                             plan->options.like, plan->options.source);
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' of '%s' is not in '%s'%s", t->name,
+                             plan->options.like, plan->options.source,
+                             plan->fill == NULL ? ": --fill-from, with the same, adds it" : "");
         code = check_like_shape(ckpt_catalog_at(from->reading.logical, (size_t)found), t, err);
         if (code != CKPT_OK)
             return code;

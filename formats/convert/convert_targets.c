@@ -400,6 +400,12 @@ static ckpt_code check_layout(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
+static ckpt_code fail_no_config(const job_plan *plan, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no config.json, which tells its weights: "
+                     "give --config FILE or --like ORIGINAL", plan->options.source);
+}
+
 static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
 {
     const ckpt_catalog *from = plan->picked->catalog;
@@ -415,13 +421,14 @@ static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
     if (quantise.is_given && (code = check_blocks(plan, err)) != CKPT_OK)
         return code;
     if (quantise.is_given && quantise.only_count == 0 && plan->source->config == NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no config.json, which tells its weights: "
-                         "give --config FILE", plan->options.source);
+        return fail_no_config(plan, err);
     if (quantise.is_given)
         code = plan_quantise(from, plan->source->official, &quantise, plan->rules,
                              &plan->targets, err);
     else if ((code = codes_check_policy(from, &policy, err)) == CKPT_OK)
         code = plan_targets(from, plan->source->official, &policy, &plan->targets, err);
+    if (code == CKPT_E_USAGE && !quantise.is_given && plan->source->config == NULL)
+        return fail_no_config(plan, err);          /* that is why nothing is known of its weights */
     if (code != CKPT_OK)
         return code;
     suit_layout(plan);

@@ -48,7 +48,9 @@ static ckpt_code fail_not_delta(const ckpt_delta *d, ckpt_error *err)
                          "%llu, which is not read: expected weight_v (slime, miles, SGLang) or "
                          "SkyRL", d->path, (unsigned long long)protocol);
     if (!file_exists(d->path))
-        return ckpt_fail(err, CKPT_E_IO, "'%s' does not exist", d->path);
+        return ckpt_fail(err, CKPT_E_IO, "'%s' does not exist%s", d->path,
+                         strcmp(d->path, "-") == 0 ? ": standard input is read by apply and "
+                                                     "verify alone" : "");
     return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not a delta: expected a directory with '%s' "
                      "whose metadata has delta_encoding", d->path, HF_INDEX_FILE);
 }

@@ -88,6 +88,9 @@ ckpt_code hub_refusal(hub *h, const http_result *result, const char *subject, ck
     if (status == 403)
         return hub_fail(HUB_AUTH, err, "no permission for '%s': %s (request %s)", subject, text,
                         id);
+    if (status == 404 && strcmp(word, "RevisionNotFound") == 0)
+        return hub_fail(HUB_NOT_FOUND, err, "'%s' has no revision '%s': expected a branch, a tag "
+                        "or a commit (%s, request %s)", subject, h->options.revision, word, id);
     if (status == 404)
         return hub_fail(HUB_NOT_FOUND, err, "'%s' not found: %s %s (request %s)", subject,
                         word, text, id);

@@ -354,7 +354,11 @@ def test_refusals_are_told_apart(ckpt, tmp_path, options, env, reason, says):
         assert "hf_wrong" not in failed.err and "hf_test" not in failed.err
 
 
-@pytest.mark.parametrize("words,says", [(("--revision", "v9"), "RevisionNotFound"), ((), "o/m")])
+@pytest.mark.parametrize("words,says", [
+    (("--revision", "v9"), "'o/m' has no revision 'v9': expected a branch"), ((), "o/m"),
+    (("V4",), "'o/m' has no file 'V4'; the folder to write to is --local-dir"),
+    (("config.jsn",), "'o/m' has no file 'config.jsn'"),
+    (("--include", "*.pt"), "no file of 'o/m' matches '*.pt'")])
 def test_what_is_missing_is_named(ckpt, tmp_path, words, says):
     with Hub([one()] if words else []) as hub:
         failed = Client(ckpt, hub, tmp_path)(*words, check=2, HF_TOKEN="hf_test")

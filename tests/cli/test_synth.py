@@ -140,6 +140,17 @@ def test_a_model_is_not_replaced_by_one_made_of_its_config(ckpt, golden_a, tmp_p
     ckpt("ckpt-synth", "--sparse", "--config", config, tmp_path / "other")
 
 
+def test_a_disk_that_is_too_small_is_told_before_a_byte(ckpt, small_disk):
+    """The releases take hundreds of gigabytes, and --sparse is easily forgotten."""
+    disk = small_disk(1)
+    err = ckpt("ckpt-synth", "--config", "tiny", disk / "out", check=2).err
+    assert "not enough disk space" in err and "--sparse needs no room" in err
+    assert list(disk.iterdir()) == []
+    ckpt("ckpt-synth", "--config", "flash", "--sparse", "--layers", "1", disk.parent / "sparse")
+    err = ckpt("ckpt-synth", "--config", "tiny", "--no-space-check", disk / "out", check=2).err
+    assert "No space left" in err
+
+
 def test_an_existing_target_stays(ckpt, tiny, tmp_path):
     (tmp_path / "out").mkdir()
     ckpt("ckpt-synth", "--config", "tiny", tmp_path / "out", check=2)

@@ -280,7 +280,7 @@ ckpt-inspect --revision main hf://a/b | hf://OWNER/NAME@REVISION
 ckpt-inspect --layers 3 tiny | use --tensors 'layers.0.*'
 ckpt-inspect s3://bucket/model | is a URL that this command does not read: download it first
 ckpt-inspect cert.json | is a certificate, not a checkpoint
-ckpt-inspect bf16/ckpt-manifest.json | is a JSON document of ckpt, not a checkpoint
+ckpt-inspect bf16/ckpt-manifest.json | is a manifest, not a checkpoint: ckpt-verify check --manifest
 ckpt-run --max-tokens 10 --tokens p.json tiny | use --generate
 ckpt-run --tokens 1,2,3 tiny | expected a file with token ids, or - for standard input
 ckpt-run --devices 0 --tokens p.json tiny | --devices needs a backend with devices
@@ -369,6 +369,46 @@ ckpt-download a/b --stall-timeout 0 | '--stall-timeout': expected at least 1, go
 ckpt-download a/b --retries 3 | use --tries
 ckpt-download a/b --token x --endpoint http://example.com | is plain http | --insecure-http
 ckpt-synth --config config out | 'config': expected a file, got a directory
+"""
+
+
+# of a fourth
+TRIAL += """\
+ckpt-convert - out | '-' does not exist: standard input is not read here
+ckpt-verify compare tiny - | '-' does not exist: standard input is not read here
+ckpt-delta inspect - | standard input is read by apply and verify alone
+ckpt-inspect tiny/model-00001-of-00005.safetensors/ | without the '/' at its end it is a file
+ckpt-inspect '~/tiny' | a shell replaces ~ where an unquoted word
+ckpt-inspect htps://huggingface.co/a/b | did you mean 'https://huggingface.co/a/b'?
+ckpt-inspect https:/huggingface.co/a/b | did you mean 'https://huggingface.co/a/b'?
+ckpt-inspect HF://a/b | did you mean 'hf://a/b'?
+ckpt-inspect hf//a/b | did you mean 'hf://a/b'?
+ckpt-inspect file:///models/V4 | did you mean '/models/V4'?
+ckpt-convert --dtype fp8 bare out | 'bare' has no config.json, which tells its weights
+ckpt-convert --dtype fp8 --experts fp4 bare out | give --config FILE or --like ORIGINAL
+ckpt-convert --quantize v4-release bare out | give --config FILE or --like ORIGINAL
+ckpt-convert --like tiny dist out | is not in 'dist': --fill-from, with the same, adds it
+ckpt-convert --dtype bf16 tiny/a tiny/b out | several files is given by its folder
+ckpt-inspect tiny/a tiny/b | several files is given by its folder
+ckpt-shard torch_dist tiny out | the layout is given by --layout
+ckpt-synth tiny out | the config is given with --config
+ckpt-synth --config flash --layers 0 out | expected at least 1, got '0'
+ckpt-run tiny hi | a text is given with --prompt, a file of token ids with --tokens
+ckpt-run --tokens p.json --backend gpu tiny | got 'gpu': it is called cuda
+ckpt-run --tokens p.json --generate -1 tiny | expected a whole number, got '-1'
+ckpt-run --tokens p.json --generate 99999999999 tiny | expected at most 2147483647
+ckpt-verify check tiny bf16 | two checkpoints are compared by ckpt-verify compare
+ckpt-verify compare tiny bf16 tiny5 | any number are printed by ckpt-verify digest
+ckpt-verify compare tiny bf16/ckpt-manifest.json | is a manifest, not a checkpoint
+ckpt-verify certificate tiny | 'tiny' is a folder: expected the certificate first
+ckpt-verify compare --tolerance 5% tiny tiny5 | a number of 0 or more, got '5%'
+ckpt-convert --threads -2 tiny out | expected a whole number, got '-2'
+ckpt-convert --memory 99999999999999999999999 tiny out | got '99999999999999999999999'
+ckpt-convert --max-relf nan --quantize v4-release bf16 out | 'nan' is not a number of 0 or more
+ckpt-shard --layout mp --mp 99999999999 tiny out | expected at most 65536
+ckpt-download a/b --local-dir p.json | 'p.json' is a file: '--local-dir' and '--cache-dir' take
+ckpt-download a/b --local-dir=~/V4 | begins with a ~ that no shell has replaced
+ckpt-download a/b --tries 99999999999999999999 | expected a whole number
 """
 
 

@@ -376,12 +376,14 @@ static int choose_subcommand(const cli_command **command, int argc, char **argv)
 
 static int check_arg_count(const cli_command *command, unsigned count)
 {
+    const int is_few = count < command->arg_min;
     ckpt_error err;
 
     if (count >= command->arg_min && count <= command->arg_max)
         return CLI_GO;
-    ckpt_fail(&err, CKPT_E_USAGE, "%s arguments: expected '%s', got %u; see --help",
-              count < command->arg_min ? "too few" : "too many", command->usage, count);
+    ckpt_fail(&err, CKPT_E_USAGE, "%s arguments: expected '%s', got %u; %s",
+              is_few ? "too few" : "too many", command->usage, count,
+              is_few || command->surplus == NULL ? "see --help" : command->surplus);
     return cli_fail(&err);
 }
 

@@ -148,6 +148,7 @@ typedef struct cli_command {
     const char **last_arg;       /* target of the option that is the last argument; or NULL */
     unsigned arg_min;            /* arguments that are not options */
     unsigned arg_max;            /* CLI_ANY_ARGS: no limit */
+    const char *surplus;         /* what to do instead of giving more arguments; NULL: --help */
     const struct cli_command *const *subcommands;   /* ends with NULL; or NULL */
     const cli_words *words;      /* ends with a NULL option; NULL: none */
     const cli_topic *environment;   /* ends with a NULL name; NULL: none but CKPT_THREADS ... */

@@ -22,12 +22,14 @@ static ckpt_code select_name(hub *h, hub_listing *listing, const char *name, ckp
         }
     if (count > 0)
         return CKPT_OK;
-    return hub_fail(HUB_NOT_FOUND, err, "'%s' has no file '%s'", h->options.repo, name);
+    return hub_fail(HUB_NOT_FOUND, err, "'%s' has no file '%s'%s", h->options.repo, name,
+                    strchr(name, '.') == NULL ? "; the folder to write to is --local-dir" : "");
 }
 
 ckpt_code hub_select(hub *h, hub_listing *listing, const hub_selection *selection,
                      ckpt_error *err)
 {
+    const char *pattern = selection->include->count == 1 ? selection->include->items[0] : NULL;
     size_t count = 0;
     ckpt_code code = CKPT_OK;
 
@@ -44,8 +46,9 @@ ckpt_code hub_select(hub *h, hub_listing *listing, const hub_selection *selectio
     for (size_t i = 0; i < listing->count; i++)
         count += (size_t)listing->files[i].is_selected;
     if (code == CKPT_OK && count == 0)
-        code = hub_fail(HUB_NOT_FOUND, err, "no file of '%s' matches",
-                        h->options.repo);
+        code = hub_fail(HUB_NOT_FOUND, err, "no file of '%s' matches%s%s%s",
+                        h->options.repo, pattern == NULL ? "" : " '",
+                        pattern == NULL ? "" : pattern, pattern == NULL ? "" : "'");
     return code;
 }
 
