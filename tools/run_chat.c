@@ -171,9 +171,11 @@ static ckpt_code show(chat *c, int is_last, ckpt_error *err)
         c->shown_bytes = size;
     }
     free(text);
-    return fflush(stdout) == 0 ? CKPT_OK
-                               : ckpt_fail(err, CKPT_E_IO, "cannot write standard output: %s",
-                                           strerror(errno));
+    if (fflush(stdout) == 0)
+        return CKPT_OK;
+    return *cli_stop_flag() ? ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted")
+                            : ckpt_fail(err, CKPT_E_IO, "cannot write standard output: %s",
+                                        strerror(errno));
 }
 
 static ckpt_code generate(chat *c, ckpt_error *err)
@@ -232,8 +234,8 @@ static ckpt_code say(chat *c, const char *line, ckpt_error *err)
     return code;
 }
 
-/* Read a line without its newline; NULL: end of input, or a signal was received. */
-static char *read_line(char **line, size_t *room)
+/* Read a line without its newline. *is_end: end of input, or a signal was received. */
+static ckpt_code read_line(char **line, size_t *room, int *is_end, ckpt_error *err)
 {
     ssize_t size;
 
@@ -241,25 +243,38 @@ static char *read_line(char **line, size_t *room)
         fputs(">>> ", stdout);
         fflush(stdout);
     }
-    size = *cli_stop_flag() ? -1 : getline(line, room, stdin);
-    if (size < 0)
-        return NULL;
+    *is_end = *cli_stop_flag() != 0;
+    if (*is_end)
+        return CKPT_OK;
+    size = getline(line, room, stdin);
+    *is_end = size < 0 || *cli_stop_flag();      /* a signal may have cut the line */
+    if (*is_end)
+        return !ferror(stdin) || *cli_stop_flag()
+                   ? CKPT_OK
+                   : ckpt_fail(err, CKPT_E_IO, "cannot read standard input: %s", strerror(errno));
     if (size > 0 && (*line)[size - 1] == '\n')
-        (*line)[size - 1] = '\0';
-    return *line;
+        (*line)[--size] = '\0';
+    return run_text_check_bytes("a line of standard input", *line, (size_t)size, err);
+}
+
+static ckpt_code take_line(chat *c, const char *line, int *is_end, ckpt_error *err)
+{
+    *is_end = strcmp(line, "/exit") == 0;
+    if (*is_end || line[0] == '\0')
+        return CKPT_OK;
+    return strcmp(line, "/clear") == 0 ? forget(c, err) : say(c, line, err);
 }
 
 static ckpt_code talk(chat *c, ckpt_error *err)
 {
     char *line = NULL;
     size_t room = 0;
+    int is_end = 0;
     ckpt_code code = forget(c, err);
 
-    while (code == CKPT_OK && read_line(&line, &room) != NULL && strcmp(line, "/exit") != 0)
-        if (strcmp(line, "/clear") == 0)
-            code = forget(c, err);
-        else if (line[0] != '\0')
-            code = say(c, line, err);
+    while (code == CKPT_OK && !is_end)
+        if ((code = read_line(&line, &room, &is_end, err)) == CKPT_OK && !is_end)
+            code = take_line(c, line, &is_end, err);
     free(line);
     if (code == CKPT_OK && *cli_stop_flag())
         return ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted");

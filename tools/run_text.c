@@ -1,6 +1,7 @@
 /* Reads prompts that are text, and converts them to token ids. */
 #include "run_text.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,20 +75,29 @@ static ckpt_code add_tokens(const run_text_target *to, const char *prompt, ckpt_
                            &to->prompts->prompts[to->prompts->count - 1], err);
 }
 
+ckpt_code run_text_check_bytes(const char *subject, const char *text, size_t size,
+                               ckpt_error *err)
+{
+    if (memchr(text, '\0', size) != NULL)
+        return ckpt_fail(err, CKPT_E_FORMAT, "%s contains a NUL", subject);
+    for (size_t at = 0, length; at < size; at += length)
+        if ((length = json_utf8_bytes((const unsigned char *)text + at, size - at)) == 0)
+            return ckpt_fail(err, CKPT_E_FORMAT, "%s is not UTF-8 at its byte %zu", subject, at);
+    return CKPT_OK;
+}
+
 static ckpt_code add_prompt(const run_text_options *options, const run_text_target *to,
                             const char *text, size_t size, ckpt_error *err)
 {
     run_exchange *e = add_exchange(to, err);
+    char subject[32];
     ckpt_code code;
 
     if (e == NULL)
         return CKPT_E_MEMORY;
-    if (memchr(text, '\0', size) != NULL)
-        return ckpt_fail(err, CKPT_E_FORMAT, "prompt %zu contains a NUL", to->words->count - 1);
-    for (size_t at = 0, length; at < size; at += length)
-        if ((length = json_utf8_bytes((const unsigned char *)text + at, size - at)) == 0)
-            return ckpt_fail(err, CKPT_E_FORMAT, "prompt %zu is not UTF-8 at its byte %zu",
-                             to->words->count - 1, at);
+    snprintf(subject, sizeof subject, "prompt %zu", to->words->count - 1);
+    if ((code = run_text_check_bytes(subject, text, size, err)) != CKPT_OK)
+        return code;
     if ((e->asked = strndup(text, size)) == NULL)
         return ckpt_fail_memory(err, "a prompt", size);
     code = run_text_message(run_text_mode_of(options), options->instructions, e->asked, &e->prompt,

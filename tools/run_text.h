@@ -71,4 +71,8 @@ typedef struct {
 ckpt_code run_text_ask(const run_text_options *options, const ckpt_checkpoint *checkpoint,
                        const run_text_target *target, ckpt_error *err);
 
+/* Refuse what is not text: `subject`, "prompt 3", has a NUL or is not UTF-8. */
+ckpt_code run_text_check_bytes(const char *subject, const char *text, size_t size,
+                               ckpt_error *err);
+
 #endif

@@ -4,12 +4,15 @@ loop on a terminal.
 tests/data/chat-hashes.txt has the SHA-256 of what DeepSeek's encoding_dsv4.py gave for each
 conversation of chats.py in each mode. With CKPT_ENCODER=FILE that file is run, too.
 """
+import fcntl
 import hashlib
 import importlib.util
 import json
 import os
+import pathlib
 import pty
 import signal
+import subprocess
 
 import pytest
 
@@ -289,6 +292,83 @@ def test_a_terminal_is_asked_and_a_signal_ends_the_loop(build, golden_a, tokeniz
     status = os.waitpid(pid, 0)[1]
     os.close(terminal)
     assert status == (signal.SIGINT if how == "SIGINT" else 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_signal_just_before_a_line_is_read_ends_the_loop(build, golden_a, tokenizer, fault, turn,
+                                                           number):
+    """It interrupts nothing: the process stands before the read, of a pipe into which nobody writes
+    any more."""
+    process = subprocess.Popen([build / "bin" / "ckpt-run", "--chat", "--tokenizer", tokenizer,
+                                "--generate", "3", golden_a], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env={**os.environ, **fault.env(f"getline:stop:{turn}")})
+    if turn == 2:
+        process.stdin.write(b"hi\n")
+        process.stdin.flush()
+    _, state = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(state) and fault.injected
+    process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(timeout=60) == -number
+    assert process.stdout.read().count(b"\n") == turn - 1
+    assert process.stderr.read() == b"ckpt-run: interrupted\n"
+    process.stdin.close()
+
+
+WRITE_TO_STDOUT = "1 0x1 "       # a system call on x86-64
+
+
+def test_a_signal_ends_the_wait_for_who_reads_the_answers(build, golden_a, tokenizer):
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    process = subprocess.Popen([build / "bin" / "ckpt-run", "--chat", "--tokenizer", tokenizer,
+                                "--generate", "9", golden_a], stdin=subprocess.PIPE, stdout=writer,
+                               stderr=subprocess.PIPE)
+    os.close(writer)
+    process.stdin.write(b"hi\n/clear\n" * 600)
+    process.stdin.flush()
+    call = pathlib.Path(f"/proc/{process.pid}/syscall")
+    while not call.read_text().startswith(WRITE_TO_STDOUT):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == -signal.SIGINT
+    assert process.stderr.read() == b"ckpt-run: interrupted\n"
+    os.close(reader)
+    process.stdin.close()
+
+
+@pytest.mark.parametrize("call", ["open", "read"])
+@pytest.mark.parametrize("option", ["--messages", "--prompts"])
+def test_a_signal_just_before_texts_are_read_ends_the_run(build, golden_a, tokenizer, fault, option,
+                                                          call, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR) if call == "read" else None
+    process = subprocess.Popen([build / "bin" / "ckpt-run", option, pipe, "--tokenizer", tokenizer,
+                                golden_a], stderr=subprocess.PIPE,
+                               env={**os.environ, **fault.env(f"{call}:stop:1", pipe)})
+    _, state = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(state) and fault.injected
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == -signal.SIGINT and err.count(b"\n") <= 1, err
+    if writer is not None:
+        os.close(writer)
+
+
+def test_what_cannot_be_read_is_not_the_end_of_a_conversation(build, golden_a, tokenizer, tmp_path):
+    for given, said in ((None, "cannot read standard input: Is a directory"),
+                        (b"caf\xe9\n", "a line of standard input is not UTF-8 at its byte 3"),
+                        (b"hi\0there\n", "a line of standard input contains a NUL")):
+        stdin = os.open(tmp_path, os.O_RDONLY) if given is None else None
+        done = subprocess.run([build / "bin" / "ckpt-run", "--chat", "--tokenizer", tokenizer,
+                               golden_a], capture_output=True, timeout=300,
+                              **({"stdin": stdin} if given is None else {"input": given}))
+        assert done.returncode == 2 and done.stdout == b""
+        assert done.stderr.decode() == f"ckpt-run: {said}\n"
 
 
 def test_a_conversation_that_is_too_long_is_refused(ckpt, golden_a, tokenizer, tmp_path):

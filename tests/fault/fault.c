@@ -16,7 +16,7 @@
  * copy_file_range), fsync (also fdatasync), ftruncate (also fallocate), rename, open, close, mmap.
  * A close that fails closes. stdio writes past this library: the tools write data without it.
  * About no file: prctl, poll (curl_multi_poll, out of memory), append (curl_slist_append), digest
- * (EVP_DigestInit_ex).
+ * (EVP_DigestInit_ex), getline (of standard input).
  * CKPT_FAULT_PATH: only files whose path contains this text. Standard streams are never touched.
  * CKPT_FAULT_LOG: append one line for each injected fault to this file, so that a test can see
  * that its fault happened.
@@ -72,6 +72,7 @@ static const struct {
 static const char *const CALLS[] = {
     "read", "pread", "readv", "write", "pwrite", "writev", "copy", "fsync", "ftruncate",
     "fallocate", "rename", "open", "close", "mmap", "prctl", "poll", "append", "digest",
+    "getline",
 };
 
 /* A wrong rule must not look like a program that survived its fault. */
@@ -482,4 +483,20 @@ EXPORT void *curl_slist_append(void *list, const char *text)
 EXPORT int EVP_DigestInit_ex(void *context, const void *kind, void *engine)
 {
     return call_fails("digest") ? 0 : REAL(EVP_DigestInit_ex)(context, kind, engine);
+}
+
+/* What getline is in programs that were compiled with optimisation. */
+extern ssize_t __getdelim(char **line, size_t *room, int delimiter, FILE *stream);
+
+EXPORT ssize_t __getdelim(char **line, size_t *room, int delimiter, FILE *stream)
+{
+    return stream == stdin && call_fails("getline")
+               ? -1
+               : REAL(__getdelim)(line, room, delimiter, stream);
+}
+
+#undef getline
+EXPORT ssize_t getline(char **line, size_t *room, FILE *stream)
+{
+    return stream == stdin && call_fails("getline") ? -1 : REAL(getline)(line, room, stream);
 }
