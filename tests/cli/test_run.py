@@ -278,7 +278,7 @@ def with_config(model, folder, **changes):
 
 @pytest.mark.parametrize("tokens, says", [
     ("512", "512"), ("", "no prompt"), ("1 2 x", "token ids"), ("[[1], []]", "empty"),
-    ("[1.5]", "integer"), ("[-1]", "integer"), ('{"ids": [1]}', "tokens"),
+    ("[1.5]", "whole number"), ("[-1]", "whole number"), ('{"ids": [1]}', "tokens"),
     ("99999999999", "token id"), ("[1, 2", "standard input")])
 def test_bad_tokens_are_refused(ckpt, golden_a, tokens, says):
     assert says in ckpt("ckpt-run", "--tokens", "-", golden_a, input=tokens, check=2).err
