@@ -1,6 +1,7 @@
 /* Decoding the rows of a tile, by the table of encodings. */
 #include "values.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "size.h"
@@ -18,10 +19,12 @@ static uint64_t scale_row_need(const ckpt_tensor *t)
 
 ckpt_code kernels_require(ckpt_error *err)
 {
+    const char *name = getenv("CKPT_KERNELS");
+
     if (kernels_get() != NULL)
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_USAGE,
-                     "CKPT_KERNELS names a set of kernels that this machine does not have");
+    return ckpt_fail(err, CKPT_E_USAGE, "CKPT_KERNELS '%s': expected scalar, avx2 or avx512, and a "
+                     "CPU that has it", name == NULL ? "" : name);
 }
 
 uint64_t values_need(const ckpt_tensor *tensor)

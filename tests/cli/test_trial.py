@@ -462,6 +462,12 @@ def test_the_address_of_a_page_is_a_repository(place, text, repo, revision):
     assert said.json["type"] == ("dataset" if "datasets" in text else "model")
 
 
+def test_a_set_of_kernels_that_nobody_has_is_named(place):
+    err = run_tool("ckpt-verify", "digest", place / "tiny", env={"CKPT_KERNELS": "avx3"},
+                   check=2).err
+    assert "CKPT_KERNELS 'avx3': expected scalar, avx2 or avx512" in err
+
+
 def test_what_is_silent_is_told(place, tmp_path):
     """One shard of several; one file of several ranks; a report on standard output."""
     shard = sorted((place / "tiny").glob("model-*"))[1]
