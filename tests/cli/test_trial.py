@@ -408,6 +408,7 @@ ckpt-convert --max-relf nan --quantize v4-release bf16 out | 'nan' is not a numb
 ckpt-shard --layout mp --mp 99999999999 tiny out | expected at most 65536
 ckpt-download a/b --local-dir p.json | 'p.json' is a file: '--local-dir' and '--cache-dir' take
 ckpt-download a/b --local-dir=~/V4 | begins with a ~ that no shell has replaced
+ckpt-download a/b --revision= --local-dir D | '--revision' is empty
 ckpt-download a/b --tries 99999999999999999999 | expected a whole number
 """
 
