@@ -288,7 +288,10 @@ static void say_written(const delta_command *o, const char *target, const char *
 
     snprintf(detail, sizeof detail, "version %.200s, %zu of %zu tensors changed,",
              cli_name(version), counts[0], counts[1]);
-    what.path = target;
+    if (delta_command_is_stream(target))
+        what.stream = "a delta stream";
+    else
+        what.path = target;
     what.detail = detail;
     fflush(stdout);                          /* the closing line is the last one */
     cli_say_written(&o->common, &what);

@@ -64,7 +64,8 @@ static void say_packed(const delta_command *o, const char *target, const pack_ou
     else
         snprintf(detail, sizeof detail, "%zu files,", out->file_count);
     cli_say_written(&o->common, &(cli_written){
-        .path = target, .detail = detail, .bytes = is_packing ? out->packed_bytes : out->bytes,
+        .path = target, .stream = delta_command_is_stream(target) ? "a packed checkpoint" : NULL,
+        .detail = detail, .bytes = is_packing ? out->packed_bytes : out->bytes,
         .root = out->roots.all[0] == '\0' ? NULL : out->roots.all,
         .note_count = out->notes.count });
 }

@@ -101,25 +101,38 @@ static ckpt_code take_entries(make_job *job, size_t *count, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Note a class that changed nearly everywhere: it was probably quantised by another rule. */
+/* Note the classes that changed in most of their elements: they were probably quantised by another
+ * rule. One note, as all do where two models have nothing in common. */
 static ckpt_code note_drift(make_job *job, ckpt_error *err)
 {
     const delta_shape *s = job->from->structure;
-    ckpt_code code = CKPT_OK;
+    delta_class drifted = { .name = NULL };
+    char names[256] = "";
+    unsigned count = 0;
+    unsigned drifted_count = 0;
 
     if (s != NULL)                 /* all elements of an added tensor count as changed */
         return note_add(&job->out->notes, err, "%zu tensors are added and %zu removed, or have "
                         "another dtype or shape: only ckpt-delta applies this",
                         s->added.count, s->removed.count);
-    for (unsigned i = 0; i < DELTA_CLASSES && code == CKPT_OK; i++) {
+    for (unsigned i = 0; i < DELTA_CLASSES; i++) {
         const delta_class *c = &job->out->summary.classes[i];
+        const size_t used = strlen(names);
 
-        if (c->changed_elements > c->elements / 2)
-            code = note_add(&job->out->notes, err, "%s: %" PRIu64 " of %" PRIu64 " elements "
-                            "changed: perhaps another rule of quantisation made them", c->name,
-                            c->changed_elements, c->elements);
+        count += c->tensor_count > 0;
+        if (c->changed_elements <= c->elements / 2)
+            continue;
+        snprintf(names + used, sizeof names - used, "%s%s", used == 0 ? "" : ", ", c->name);
+        drifted.elements += c->elements;
+        drifted.changed_elements += c->changed_elements;
+        drifted_count++;
     }
-    return code;
+    if (drifted_count == 0)
+        return CKPT_OK;
+    return note_add(&job->out->notes, err, "more than half of the elements changed in %u of %u "
+                    "classes of tensors (%s), %" PRIu64 " of %" PRIu64 ": perhaps another rule of "
+                    "quantisation made them", drifted_count, count, names,
+                    drifted.changed_elements, drifted.elements);
 }
 
 static ckpt_code write_delta(make_job *job, size_t count, ckpt_error *err)

@@ -1,5 +1,6 @@
 """ckpt-delta: what changed between two checkpoints, applied to the same bytes or refused."""
 import json
+import re
 import shutil
 
 import numpy as np
@@ -127,6 +128,18 @@ def test_config_is_carried_where_it_changed(deltas):
                      for n in (1, 2))
     assert [f["name"] for f in first["carried"]] == ["config.json"]
     assert second["carried"] == []
+
+
+def test_unrelated_models_are_noted_once(ckpt, tmp_path):
+    """Nearly every class of tensors differs: one note counts and names them."""
+    models = [tmp_path / "1", tmp_path / "2"]
+    for model in models:
+        ckpt("ckpt-synth", "--config", "tiny", "--layers", 1, "--seed", model.name, model)
+    notes = ckpt("ckpt-delta", "diff", "--measure", "--json", *models, tmp_path / "d").json["notes"]
+    rule = [n for n in notes if "perhaps another rule of quantisation" in n]
+    assert len(rule) == 1 and "experts, " in rule[0], notes
+    counts = re.search(r" in (\d+) of (\d+) classes", rule[0])
+    assert counts and 3 < int(counts[1]) <= int(counts[2]), rule
 
 
 def test_bytes_do_not_depend_on_threads(ckpt, steps, deltas, tmp_path):

@@ -71,6 +71,17 @@ def test_a_delta_goes_through_a_pipe(ckpt, steps, stream, tmp_path):
     assert list(spool.iterdir()) == []
 
 
+@pytest.mark.parametrize("options, what", [([], "a delta stream"),
+                                           (["--base", "none"], "a packed checkpoint")])
+def test_the_closing_line_says_where_a_stream_went(steps, tmp_path, options, what):
+    inputs = steps[1:] if options else steps
+    done = subprocess.run([BUILD / "bin" / "ckpt-delta", "diff", *options, "--spool", tmp_path,
+                           *inputs, "-"], capture_output=True, env=SANITIZER, timeout=300,
+                          check=True)
+    last = done.stderr.decode().splitlines()[-1]
+    assert last.startswith(f"ckpt-delta: wrote {what} to standard output: "), last
+
+
 def test_the_stream_is_the_folder_as_a_tar(ckpt, steps, stream, tmp_path):
     ckpt("ckpt-delta", "diff", *steps, tmp_path / "weight_v000003")
     members = members_of(stream)

@@ -262,6 +262,7 @@ void cli_meter_end(cli_meter *meter);
 /* What a command has written. */
 typedef struct {
     const char *path;
+    const char *stream;        /* what went to standard output, instead of `path`; or NULL */
     uint64_t tensor_count;     /* 0: not printed */
     const char *detail;        /* more about it: "48 files"; or NULL */
     uint64_t bytes;

@@ -427,7 +427,10 @@ void cli_say_written(const cli_common *common, const cli_written *what)
         return;
     cli_size_text(what->bytes, size);
     cli_size_text(seconds > 0 ? (uint64_t)((double)what->bytes / seconds) : 0, rate);
-    fprintf(stderr, "%s: wrote '%s': ", cli_program_name, cli_name(what->path));
+    if (what->stream != NULL)
+        fprintf(stderr, "%s: wrote %s to standard output: ", cli_program_name, what->stream);
+    else
+        fprintf(stderr, "%s: wrote '%s': ", cli_program_name, cli_name(what->path));
     if (what->tensor_count > 0)
         fprintf(stderr, "%" PRIu64 " tensor%s, ", what->tensor_count,
                 what->tensor_count == 1 ? "" : "s");
