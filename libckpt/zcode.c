@@ -1,8 +1,6 @@
 /* The entropy codes of zstd. */
 #include "zcode.h"
 
-#include <string.h>
-
 static unsigned highest_bit(uint32_t value)
 {
     return 31 - (unsigned)__builtin_clz(value);
@@ -13,16 +11,6 @@ static unsigned highest_bit(uint32_t value)
 void zbits_begin(zbits *b, unsigned char *to)
 {
     *b = (zbits){ to, 0, 0 };
-}
-
-void zbits_flush(zbits *b)
-{
-    const unsigned whole = b->count / 8;
-
-    memcpy(b->at, &b->bits, sizeof b->bits);
-    b->at += whole;
-    b->bits >>= 8 * whole;
-    b->count -= 8 * whole;
 }
 
 unsigned char *zbits_end(zbits *b)
@@ -49,7 +37,7 @@ static unsigned choose_log(uint32_t total, unsigned symbol_count, unsigned log_m
 
 /* Shares of 1 << log, at least 1 for each symbol that occurs. */
 static void normalise(const uint32_t *counts, unsigned symbol_count, unsigned log,
-                      unsigned short *shares)
+                      short *shares)
 {
     uint64_t total = 0;
     int left = 1 << log;
@@ -59,7 +47,7 @@ static void normalise(const uint32_t *counts, unsigned symbol_count, unsigned lo
     for (unsigned s = 0; s < symbol_count; s++) {
         const uint64_t share = (((uint64_t)counts[s] << log) + total / 2) / total;
 
-        shares[s] = (unsigned short)(counts[s] > 0 && share == 0 ? 1 : share);
+        shares[s] = (short)(counts[s] > 0 && share == 0 ? 1 : share);
         left -= shares[s];
     }
     while (left != 0) {            /* the largest share notices it least */
@@ -68,13 +56,13 @@ static void normalise(const uint32_t *counts, unsigned symbol_count, unsigned lo
         for (unsigned s = 1; s < symbol_count; s++)
             if (shares[s] > shares[largest])
                 largest = s;
-        shares[largest] = (unsigned short)(shares[largest] + (left > 0 ? left : -1));
+        shares[largest] = (short)(shares[largest] + (left > 0 ? left : -1));
         left = left > 0 ? 0 : left + 1;
     }
 }
 
 /* A run of symbols that do not occur, behind one that does not: threes, then the rest. */
-static unsigned skip_zeros(zbits *b, const unsigned short *shares, unsigned s)
+static unsigned skip_zeros(zbits *b, const short *shares, unsigned s)
 {
     unsigned run = 0;
 
@@ -90,7 +78,7 @@ static unsigned skip_zeros(zbits *b, const unsigned short *shares, unsigned s)
 }
 
 /* RFC 8878, 4.1.1: a share takes as many bits as the largest that is left needs, or one less. */
-static unsigned char *describe_shares(const unsigned short *shares, unsigned log,
+static unsigned char *describe_shares(const short *shares, unsigned log,
                                       unsigned char *to)
 {
     int left = (1 << log) + 1;
@@ -122,8 +110,9 @@ static unsigned char *describe_shares(const unsigned short *shares, unsigned log
     return b.at + (b.count > 0);
 }
 
-/* RFC 8878, 4.1.1 and the encoder that it implies: states are spread over the symbols by steps. */
-static void spread(zfse *f, const unsigned short *shares, unsigned symbol_count)
+/* RFC 8878, 4.1.1 and the encoder that it implies: states are spread over the symbols by steps, but
+ * the last ones belong to symbols of less than one share. */
+static void spread(zfse *f, const short *shares, unsigned symbol_count)
 {
     const unsigned size = 1u << f->log;
     const unsigned step = (size >> 1) + (size >> 3) + 3;
@@ -131,17 +120,25 @@ static void spread(zfse *f, const unsigned short *shares, unsigned symbol_count)
     uint8_t owner[1 << ZFSE_LOG_MAX];
     unsigned position = 0;
     unsigned total = 0;
+    unsigned end = size;
 
+    for (unsigned s = 0; s < symbol_count; s++)
+        if (shares[s] == ZFSE_LESS_THAN_ONE)
+            owner[--end] = (uint8_t)s;
     for (unsigned s = 0; s < symbol_count; s++) {
-        const unsigned share = shares[s];
+        const unsigned share = shares[s] == ZFSE_LESS_THAN_ONE ? 1 : (unsigned)shares[s];
         const unsigned bits = share < 2 ? f->log : f->log - highest_bit(share - 1);
 
         first[s] = total;
         f->symbols[s].bits = (bits << 16) - (share << bits);
         f->symbols[s].find = (int32_t)total - (int32_t)share;
         total += share;
-        for (unsigned i = 0; i < share; i++, position = (position + step) & (size - 1))
+        for (int i = 0; i < shares[s]; i++) {
             owner[position] = (uint8_t)s;
+            do
+                position = (position + step) & (size - 1);
+            while (position >= end);
+        }
     }
     for (unsigned state = 0; state < size; state++)
         f->next[first[owner[state]]++] = (uint16_t)(size + state);
@@ -150,7 +147,7 @@ static void spread(zfse *f, const unsigned short *shares, unsigned symbol_count)
 unsigned char *zfse_make(zfse *f, const uint32_t *counts, unsigned symbol_count, unsigned log_max,
                          unsigned char *to)
 {
-    unsigned short shares[ZFSE_SYMBOLS_MAX];
+    short shares[ZFSE_SYMBOLS_MAX];
     uint32_t total = 0;
 
     for (unsigned s = 0; s < symbol_count; s++)
@@ -159,6 +156,28 @@ unsigned char *zfse_make(zfse *f, const uint32_t *counts, unsigned symbol_count,
     normalise(counts, symbol_count, f->log, shares);
     spread(f, shares, symbol_count);
     return describe_shares(shares, f->log, to);
+}
+
+void zfse_take(zfse *f, const short *shares, unsigned symbol_count, unsigned log)
+{
+    f->log = log;
+    spread(f, shares, symbol_count);
+}
+
+/* A symbol takes one of two numbers of bits: the larger in so many of the states. */
+uint64_t zfse_cost(const zfse *f, const uint32_t *counts, unsigned symbol_count)
+{
+    uint64_t total = (uint64_t)f->log * ZFSE_COST_BIT;
+
+    for (unsigned s = 0; s < symbol_count; s++) {
+        const uint32_t sum = f->symbols[s].bits + (2u << f->log);
+        const unsigned larger = sum >> 16;
+        const unsigned share = ((sum & 0xffff) * ZFSE_COST_BIT) >> f->log;
+
+        if (counts[s] > 0)
+            total += (uint64_t)counts[s] * ((larger - 1) * ZFSE_COST_BIT + share);
+    }
+    return total;
 }
 
 unsigned zfse_begin(const zfse *f, unsigned symbol)

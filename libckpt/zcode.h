@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* ---- bits, which the decoder reads from the last to the first ---- */
 
@@ -25,7 +26,15 @@ static inline void zbits_add(zbits *b, uint64_t value, unsigned count)
     b->bits |= value << b->count;
     b->count += count;
 }
-void zbits_flush(zbits *b);
+static inline void zbits_flush(zbits *b)
+{
+    const unsigned whole = b->count / 8;
+
+    memcpy(b->at, &b->bits, sizeof b->bits);
+    b->at += whole;
+    b->bits >>= 8 * whole;
+    b->count -= 8 * whole;
+}
 /* Add the mark of the end; the first byte behind. */
 unsigned char *zbits_end(zbits *b);
 
@@ -46,6 +55,12 @@ typedef struct {
  * written to `to`, which has room for 2 * symbol_count + 8 bytes; returned is the byte behind. */
 unsigned char *zfse_make(zfse *f, const uint32_t *counts, unsigned symbol_count, unsigned log_max,
                          unsigned char *to);
+/* A code that the decoder knows: its shares of 1 << log, or ZFSE_LESS_THAN_ONE. */
+enum { ZFSE_LESS_THAN_ONE = -1 };
+void zfse_take(zfse *f, const short *shares, unsigned symbol_count, unsigned log);
+/* What numbers that occur so often take on average, in parts of a bit. */
+enum { ZFSE_COST_BIT = 1 << 8 };
+uint64_t zfse_cost(const zfse *f, const uint32_t *counts, unsigned symbol_count);
 /* The state for the last symbol, which is the first to be encoded. */
 unsigned zfse_begin(const zfse *f, unsigned symbol);
 static inline unsigned zfse_add(const zfse *f, unsigned state, unsigned symbol, zbits *b)

@@ -26,7 +26,7 @@ enum {
 /* Types of blocks, and of literals; modes of the codes of sequences. */
 enum { BLOCK_RAW, BLOCK_RLE, BLOCK_PACKED };
 enum { LITERALS_RAW, LITERALS_RLE, LITERALS_HUFFMAN };
-enum { MODE_RLE = 1, MODE_FSE = 2 };
+enum { MODE_KNOWN, MODE_RLE, MODE_FSE };
 
 _Static_assert(ZSPARSE_BLOCK_BYTES + SEQUENCES_MAX * 50 / 8 + 1000 <= ZSPARSE_PACKED_BYTES,
                "room for literals as they are, and for sequences of at most 50 bits");
@@ -41,10 +41,11 @@ typedef struct {
 /* One of the two lengths of the sequences: how codes are numbered and told. */
 typedef struct {
     unsigned mode;
-    unsigned rle_code;
     unsigned log_max;
     unsigned code_count;
-    zfse fse;
+    zfse known;                     /* the code that is not told */
+    zfse made;                      /* for the block */
+    const zfse *fse;                /* which of them is used */
     uint32_t counts[ZFSE_SYMBOLS_MAX];
 } length_code;
 
@@ -60,9 +61,34 @@ struct zsparse {
     unsigned char literals[ZSPARSE_BLOCK_BYTES + FEW];
 };
 
+/* RFC 8878, 3.1.1.3.2.2: the shares of 64 that every decoder knows. */
+enum { KNOWN_LOG = 6 };
+static const short known_literals[36] = { 4, 3, 2, 2, 2, 2, 2, 2, 2, 2,  2,  2,
+                                          2, 1, 1, 1, 2, 2, 2, 2, 2, 2,  2,  2,
+                                          2, 3, 2, 1, 1, 1, 1, 1, -1, -1, -1, -1 };
+static const short known_match[53] = { 1, 4, 3, 2, 2, 2, 2, 2, 2,  1,  1,  1,  1,  1,
+                                       1, 1, 1, 1, 1, 1, 1, 1, 1,  1,  1,  1,  1,  1,
+                                       1, 1, 1, 1, 1, 1, 1, 1, 1,  1,  1,  1,  1,  1,
+                                       1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1 };
+
+static void init_code(length_code *l, const short *known, unsigned code_count)
+{
+    enum { LOG_MAX = 9 };
+
+    l->log_max = LOG_MAX;
+    l->code_count = code_count;
+    zfse_take(&l->known, known, code_count, KNOWN_LOG);
+}
+
 zsparse *zsparse_create(void)
 {
-    return malloc(sizeof(zsparse));
+    zsparse *z = malloc(sizeof *z);
+
+    if (z == NULL)
+        return NULL;
+    init_code(&z->literals_code, known_literals, sizeof known_literals / sizeof *known_literals);
+    init_code(&z->match_code, known_match, sizeof known_match / sizeof *known_match);
+    return z;
 }
 
 void zsparse_free(zsparse *z)
@@ -111,9 +137,13 @@ static unsigned code_of_literals(uint32_t count)
     return count < sizeof literals_codes ? literals_codes[count] : highest_bit(count) + 19;
 }
 
+/* Short and long runs mix, which a branch would guess wrong half of the time. */
 static unsigned code_of_match(uint32_t length)
 {
-    return length < sizeof match_codes ? match_codes[length] : highest_bit(length) + 36;
+    const unsigned few = match_codes[length % sizeof match_codes];
+    const unsigned many = highest_bit(length | 1) + 36;
+
+    return length < sizeof match_codes ? few : many;
 }
 
 /* ---- what is in a block ---- */
@@ -138,31 +168,66 @@ static void add_sequence(zsparse *z, const unsigned char *from, size_t literals,
     *s = (sequence){ .literals = (uint32_t)literals, .match = (uint32_t)match - MATCH_MIN };
     s->literals_code = (uint8_t)code_of_literals(s->literals);
     s->match_code = (uint8_t)code_of_match(s->match);
+    z->literals_code.counts[s->literals_code]++;
+    z->match_code.counts[s->match_code]++;
 }
 
-/* Cut a block into literals and runs of zeros. */
+/* Bit i: marks[i], of 64 words, has a bit. */
+static uint64_t busy_words(const uint64_t marks[64])
+{
+    uint64_t busy = 0;
+
+    for (int i = 63; i > 0; i -= 4)
+        busy = busy << 4 | (uint64_t)(marks[i] != 0) << 3 | (uint64_t)(marks[i - 1] != 0) << 2 |
+               (uint64_t)(marks[i - 2] != 0) << 1 | (uint64_t)(marks[i - 3] != 0);
+    return busy;
+}
+
+/* Where a block is cut. */
+typedef struct {
+    size_t begin;                   /* of the literals that are not taken yet */
+    size_t next;                    /* behind the last byte that is not zero */
+} block_cut;
+
+/* Continue at the next byte that is not zero, or at the end. */
+static inline void cut_before(zsparse *z, const unsigned char *block, block_cut *cut, size_t at)
+{
+    if (at - cut->next < RUN_MIN)
+        return;
+    add_sequence(z, block + cut->begin, cut->next + 1 - cut->begin, at - cut->next - 1);
+    cut->begin = at;
+}
+
+/* Cut a block into literals and runs of zeros. Most words of marks are 0, but not so many that a
+ * branch would guess which: they are skipped by the bits of the others. */
 static void take_block(zsparse *z, const unsigned char *block, size_t bytes)
 {
-    size_t begin = 0;               /* of the literals that are not taken yet */
-    size_t next = 0;                /* behind the last byte that is not zero */
+    const size_t words = (bytes + 63) / 64;
+    block_cut cut = { 0, 0 };
 
     z->literal_count = z->sequence_count = 0;
+    memset(z->literals_code.counts, 0, sizeof z->literals_code.counts);
+    memset(z->match_code.counts, 0, sizeof z->match_code.counts);
     kernels_get()->nonzero_marks(block, bytes, z->marks);
-    for (size_t word = 0; word < (bytes + 63) / 64; word++)
-        for (uint64_t marks = z->marks[word]; marks != 0; marks &= marks - 1) {
-            const size_t at = 64 * word + (size_t)__builtin_ctzll(marks);
+    memset(z->marks + words, 0, (MARKS - words) * sizeof *z->marks);
+    for (size_t first = 0; first < words; first += 64) {
+        uint64_t busy = busy_words(z->marks + first);
 
-            if (at - next >= RUN_MIN) {
-                add_sequence(z, block + begin, next + 1 - begin, at - next - 1);
-                begin = at;
-            }
-            next = at + 1;
+        for (; busy != 0; busy &= busy - 1) {
+            const size_t word = first + (size_t)__builtin_ctzll(busy);
+            uint64_t marks = z->marks[word];
+
+            do {
+                const size_t at = 64 * word + (size_t)__builtin_ctzll(marks);
+
+                cut_before(z, block, &cut, at);
+                cut.next = at + 1;
+                marks &= marks - 1;
+            } while (marks != 0);
         }
-    if (bytes - next >= RUN_MIN) {
-        add_sequence(z, block + begin, next + 1 - begin, bytes - next - 1);
-        begin = bytes;
     }
-    add_literals(z, block + begin, bytes - begin);
+    cut_before(z, block, &cut, bytes);
+    add_literals(z, block + cut.begin, bytes - cut.begin);
 }
 
 size_t zsparse_count(const void *block, size_t bytes)
@@ -176,6 +241,23 @@ size_t zsparse_count(const void *block, size_t bytes)
 }
 
 /* ---- the section of literals ---- */
+
+/* In four lots: a count that has just changed is slow to change again, and most bytes are alike. */
+static void count_literals(zsparse *z)
+{
+    enum { LOTS = 4 };
+    uint32_t counts[LOTS][256] = { { 0 } };
+    size_t i = 0;
+
+    for (; i + LOTS <= z->literal_count; i += LOTS)
+        for (size_t lot = 0; lot < LOTS; lot++)
+            counts[lot][z->literals[i + lot]]++;
+    for (; i < z->literal_count; i++)
+        counts[0][z->literals[i]]++;
+    for (size_t byte = 0; byte < 256; byte++)
+        z->byte_counts[byte] = counts[0][byte] + counts[1][byte] + counts[2][byte] +
+                               counts[3][byte];
+}
 
 static unsigned char *put_literals_head(unsigned char *to, unsigned type, size_t count)
 {
@@ -218,17 +300,15 @@ static unsigned char *put_streams(const zsparse *z, unsigned stream_count, unsig
 
 static unsigned char *put_literals(zsparse *z, unsigned char *to)
 {
-    enum { WORTH_A_TREE = 64, ONE_STREAM_MAX = 255 };
+    enum { WORTH_A_TREE = 24, ONE_STREAM_MAX = 1023 };
     const unsigned stream_count = z->literal_count <= ONE_STREAM_MAX ? 1 : 4;
-    const unsigned width = z->literal_count < 1 << 10 ? 10 : z->literal_count < 1 << 14 ? 14 : 18;
-    const unsigned format = stream_count == 1 ? 0 : width == 10 ? 1 : width == 14 ? 2 : 3;
+    const unsigned width = stream_count == 1 ? 10 : z->literal_count < 1 << 14 ? 14 : 18;
+    const unsigned format = width == 10 ? 0 : width == 14 ? 2 : 3;
     const unsigned head_bytes = (4 + 2 * width + 7) / 8;
     unsigned char *begin = to + head_bytes;
     unsigned char *end;
 
-    memset(z->byte_counts, 0, sizeof z->byte_counts);
-    for (size_t i = 0; i < z->literal_count; i++)
-        z->byte_counts[z->literals[i]]++;
+    count_literals(z);
     if (z->literal_count < WORTH_A_TREE || z->byte_counts[z->literals[0]] == z->literal_count)
         return put_plain_literals(z, to);
     zhuffman_make(&z->huffman, z->byte_counts);
@@ -244,19 +324,30 @@ static unsigned char *put_literals(zsparse *z, unsigned char *to)
 
 /* ---- the section of sequences ---- */
 
-/* One code, or a table. */
+/* One code, a table, or the known one if that is shorter than a table with what it is for. */
 static unsigned char *put_code(length_code *l, size_t sequence_count, unsigned char *to)
 {
     unsigned last = l->code_count - 1;
+    unsigned char *end;
+    uint64_t cost;
 
     while (l->counts[last] == 0)
         last--;
-    l->mode = l->counts[last] == sequence_count ? MODE_RLE : MODE_FSE;
-    l->rle_code = last;
-    if (l->mode == MODE_FSE)
-        return zfse_make(&l->fse, l->counts, last + 1, l->log_max, to);
-    *to = (unsigned char)last;
-    return to + 1;
+    if (l->counts[last] == sequence_count) {
+        l->mode = MODE_RLE;
+        *to = (unsigned char)last;
+        return to + 1;
+    }
+    end = zfse_make(&l->made, l->counts, last + 1, l->log_max, to);
+    cost = zfse_cost(&l->made, l->counts, last + 1) + (uint64_t)(end - to) * 8 * ZFSE_COST_BIT;
+    if (zfse_cost(&l->known, l->counts, last + 1) <= cost) {
+        l->mode = MODE_KNOWN;
+        l->fse = &l->known;
+        return to;
+    }
+    l->mode = MODE_FSE;
+    l->fse = &l->made;
+    return end;
 }
 
 static unsigned char *put_sequence_count(size_t count, unsigned char *to)
@@ -287,28 +378,27 @@ static unsigned char *put_bits(const zsparse *z, unsigned char *to)
         const unsigned match_extra = match_bits[s->match_code];
         const int is_last = i == z->sequence_count - 1;
 
-        if (match->mode == MODE_FSE)
-            match_state = is_last ? zfse_begin(&match->fse, s->match_code)
-                                  : zfse_add(&match->fse, match_state, s->match_code, &b);
-        if (literals->mode == MODE_FSE)
-            literals_state = is_last ? zfse_begin(&literals->fse, s->literals_code)
-                                     : zfse_add(&literals->fse, literals_state, s->literals_code,
+        if (match->mode != MODE_RLE)
+            match_state = is_last ? zfse_begin(match->fse, s->match_code)
+                                  : zfse_add(match->fse, match_state, s->match_code, &b);
+        if (literals->mode != MODE_RLE)
+            literals_state = is_last ? zfse_begin(literals->fse, s->literals_code)
+                                     : zfse_add(literals->fse, literals_state, s->literals_code,
                                                 &b);
         zbits_add(&b, s->literals & ((1u << literals_extra) - 1), literals_extra);
         zbits_add(&b, s->match & ((1u << match_extra) - 1), match_extra);
         zbits_flush(&b);
     }
-    if (match->mode == MODE_FSE)
-        zfse_end(&match->fse, match_state, &b);
-    if (literals->mode == MODE_FSE)
-        zfse_end(&literals->fse, literals_state, &b);
+    if (match->mode != MODE_RLE)
+        zfse_end(match->fse, match_state, &b);
+    if (literals->mode != MODE_RLE)
+        zfse_end(literals->fse, literals_state, &b);
     zbits_flush(&b);
     return zbits_end(&b);
 }
 
 static unsigned char *put_sequences(zsparse *z, unsigned char *to)
 {
-    enum { LOG_MAX = 9 };
     length_code *literals = &z->literals_code;
     length_code *match = &z->match_code;
     unsigned char *modes;
@@ -316,15 +406,6 @@ static unsigned char *put_sequences(zsparse *z, unsigned char *to)
     to = put_sequence_count(z->sequence_count, to);
     if (z->sequence_count == 0)
         return to;
-    literals->log_max = match->log_max = LOG_MAX;
-    literals->code_count = sizeof literals_bits;
-    match->code_count = sizeof match_bits;
-    memset(literals->counts, 0, sizeof literals->counts);
-    memset(match->counts, 0, sizeof match->counts);
-    for (size_t i = 0; i < z->sequence_count; i++) {
-        literals->counts[z->sequences[i].literals_code]++;
-        match->counts[z->sequences[i].match_code]++;
-    }
     modes = to++;
     to = put_code(literals, z->sequence_count, to);
     *to++ = 0;                      /* the code of every offset: the repeated one */

@@ -103,6 +103,27 @@ static void test_content_of_every_density_is_read_back(void **state)
         }
 }
 
+/* A table of codes for so few numbers would be longer than what it saves. */
+static void test_few_changes_take_hardly_more_than_by_the_library(void **state)
+{
+    static const uint32_t gaps[] = { 1000, 10000, 50000, 100000 };
+
+    (void)state;
+    for (size_t g = 0; g < sizeof gaps / sizeof *gaps; g++) {
+        size_t ours = 0;
+        size_t library = 0;
+
+        for (int i = 0; i < 8; i++) {
+            fill(0, LONGEST, gaps[g], 8);
+            content[100] = 1;              /* else the first block may have no change */
+            ours += write_frame(LONGEST, LONGEST, 1);
+            assert_true(is_of_zsparse());
+            library += ZSTD_compress(packed, sizeof packed, content, LONGEST, 1);
+        }
+        assert_in_range(ours, 1, library + library / 32);
+    }
+}
+
 static void test_skewed_bytes_get_codes_of_at_most_eleven_bits(void **state)
 {
     (void)state;
@@ -240,6 +261,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_content_of_every_density_is_read_back),
+        cmocka_unit_test(test_few_changes_take_hardly_more_than_by_the_library),
         cmocka_unit_test(test_skewed_bytes_get_codes_of_at_most_eleven_bits),
         cmocka_unit_test(test_changes_at_the_edges_of_blocks_are_read_back),
         cmocka_unit_test(test_pieces_do_not_change_a_frame),
