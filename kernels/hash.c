@@ -17,16 +17,15 @@ hash128 ISA_NAME(hash_bytes)(const void *src, size_t size, uint64_t seed)
     return result;
 }
 
-/* XXH3 needs its state aligned to 64 bytes; the caller's hash_stream may have any alignment. */
-enum { STATE_ALIGNMENT = 64 };
-_Static_assert(sizeof(XXH3_state_t) + STATE_ALIGNMENT <= HASH_STREAM_BYTES,
+/* XXH3 needs its state aligned; the caller's hash_stream may have any alignment. */
+_Static_assert(sizeof(XXH3_state_t) + HASH_STREAM_ALIGNMENT <= HASH_STREAM_BYTES,
                "a hash_stream holds XXH3's state");
 
 static XXH3_state_t *state_of(const hash_stream *stream)
 {
-    const uintptr_t at = (uintptr_t)stream->state + STATE_ALIGNMENT - 1;
+    const uintptr_t at = (uintptr_t)stream->state + HASH_STREAM_ALIGNMENT - 1;
 
-    return (XXH3_state_t *)(at - at % STATE_ALIGNMENT);
+    return (XXH3_state_t *)(at - at % HASH_STREAM_ALIGNMENT);
 }
 
 void ISA_NAME(hash_begin)(hash_stream *stream)

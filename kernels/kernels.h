@@ -38,8 +38,9 @@ typedef struct {
 } hash128;
 
 /* State of an incremental XXH3 128-bit hash. The caller owns it and must not move it between
- * hash_begin and the last hash_end. */
-enum { HASH_STREAM_BYTES = 640 };
+ * hash_begin and the last hash_end. A copy continues it if both are a multiple of
+ * HASH_STREAM_ALIGNMENT apart. */
+enum { HASH_STREAM_BYTES = 640, HASH_STREAM_ALIGNMENT = 64 };
 typedef struct {
     unsigned char state[HASH_STREAM_BYTES];
 } hash_stream;

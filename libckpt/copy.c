@@ -32,6 +32,7 @@ typedef struct {
     ckpt_sink *sink;
     const ckpt_run_options *options;
     copy_order order;
+    const uint64_t *tile_rows; /* indexed by tensor; NULL: source_tile_rows */
     uint64_t tile_bytes;
     uint64_t total_bytes;
     pthread_mutex_t done_lock; /* one call of the sink's tensor_done at a time */
@@ -153,7 +154,9 @@ static int take_from(copy_job *job, lane *from, source_range *range)
             continue;
         range->tensor = from->tensor;
         range->row = from->row;
-        range->row_count = size_min(source_tile_rows(t), rows - from->row);
+        range->row_count = size_min(job->tile_rows != NULL ? job->tile_rows[from->tensor]
+                                                           : source_tile_rows(t),
+                                    rows - from->row);
         range->want = SOURCE_WANT_ALL;
         from->row += range->row_count;
         return 1;
@@ -303,43 +306,41 @@ static ckpt_code run_threads(copy_job *job, ckpt_error *err)
     return job->code;
 }
 
-static ckpt_code copy_tensors(ckpt_source *source, ckpt_sink *sink,
-                              const ckpt_run_options *options, copy_order order,
-                              ckpt_error *err)
+/* `job` has a source, a sink, options and an order. */
+static ckpt_code copy_tensors(copy_job *job, ckpt_error *err)
 {
-    const size_t count = ckpt_catalog_count(source->catalog);
-    copy_job job = { .source = source, .sink = sink, .options = options, .order = order };
+    const size_t count = ckpt_catalog_count(job->source->catalog);
     ckpt_code code;
 
-    if ((code = options_check_reserved(options->reserved, CKPT_RESERVED - 1, err)) != CKPT_OK)
+    if ((code = options_check_reserved(job->options->reserved, CKPT_RESERVED - 1, err)) != CKPT_OK)
         return code;
-    job.tile_bytes = copy_tile_need(source, sink);
-    if ((code = plan_threads(&job, &job.lane_count, err)) != CKPT_OK)
+    job->tile_bytes = copy_tile_need(job->source, job->sink);
+    if ((code = plan_threads(job, &job->lane_count, err)) != CKPT_OK)
         return code;
-    job.rows_left = calloc(count + 1, sizeof *job.rows_left);
-    job.lanes = calloc(job.lane_count, sizeof *job.lanes);
-    if (job.rows_left == NULL || job.lanes == NULL) {
+    job->rows_left = calloc(count + 1, sizeof *job->rows_left);
+    job->lanes = calloc(job->lane_count, sizeof *job->lanes);
+    if (job->rows_left == NULL || job->lanes == NULL) {
         code = ckpt_fail_memory(err, "the tensor loop", count);
         goto out;
     }
     for (size_t i = 0; i < count; i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(source->catalog, i);
+        const ckpt_tensor *t = ckpt_catalog_at(job->source->catalog, i);
 
-        job.rows_left[i] = copied_rows(t);
-        job.total_bytes += is_wanted(sink, i) ? ckpt_tensor_bytes(t) : 0;
+        job->rows_left[i] = copied_rows(t);
+        job->total_bytes += is_wanted(job->sink, i) ? ckpt_tensor_bytes(t) : 0;
     }
-    cut_lanes(&job);
-    pthread_mutex_init(&job.lock, NULL);
-    pthread_mutex_init(&job.done_lock, NULL);
+    cut_lanes(job);
+    pthread_mutex_init(&job->lock, NULL);
+    pthread_mutex_init(&job->done_lock, NULL);
     for (size_t i = 0; i < count; i++)         /* tensors without rows have no last tile */
-        if (job.rows_left[i] == 0 && is_wanted(sink, i) && job.code == CKPT_OK)
-            finish_tensor(&job, i);
-    code = run_threads(&job, err);
-    pthread_mutex_destroy(&job.done_lock);
-    pthread_mutex_destroy(&job.lock);
+        if (job->rows_left[i] == 0 && is_wanted(job->sink, i) && job->code == CKPT_OK)
+            finish_tensor(job, i);
+    code = run_threads(job, err);
+    pthread_mutex_destroy(&job->done_lock);
+    pthread_mutex_destroy(&job->lock);
 out:
-    free(job.lanes);
-    free(job.rows_left);
+    free(job->lanes);
+    free(job->rows_left);
     return code;
 }
 
@@ -411,17 +412,24 @@ ckpt_code ckpt_digest_source(ckpt_source *source, const ckpt_run_options *option
 ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
                     ckpt_error *err)
 {
-    return copy_tensors(source, sink, options, COPY_IN_LANES, err);
+    copy_job job = { .source = source, .sink = sink, .options = options, .order = COPY_IN_LANES };
+
+    return copy_tensors(&job, err);
 }
 
-ckpt_code ckpt_copy_in_order(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
-                             ckpt_error *err)
+ckpt_code ckpt_copy_in_order(ckpt_source *source, ckpt_sink *sink, const uint64_t *tile_rows,
+                             const ckpt_run_options *options, ckpt_error *err)
 {
-    return copy_tensors(source, sink, options, COPY_IN_ORDER, err);
+    copy_job job = { .source = source, .sink = sink, .options = options, .order = COPY_IN_ORDER,
+                     .tile_rows = tile_rows };
+
+    return copy_tensors(&job, err);
 }
 
 ckpt_code ckpt_copy_together(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
                              ckpt_error *err)
 {
-    return copy_tensors(source, sink, options, COPY_TOGETHER, err);
+    copy_job job = { .source = source, .sink = sink, .options = options, .order = COPY_TOGETHER };
+
+    return copy_tensors(&job, err);
 }

@@ -47,10 +47,10 @@ ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options
 /*
  * The same for sources and sinks that process a tensor as a stream: one thread moves all tiles of a
  * tensor, in the order of their rows, before it begins another tensor. After a failure some tensors
- * are unfinished.
+ * are unfinished. tile_rows: rows of a tile by tensor, at most source_tile_rows; NULL: these.
  */
-ckpt_code ckpt_copy_in_order(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
-                             ckpt_error *err);
+ckpt_code ckpt_copy_in_order(ckpt_source *source, ckpt_sink *sink, const uint64_t *tile_rows,
+                             const ckpt_run_options *options, ckpt_error *err);
 
 /* The same, but all threads work on neighbouring tiles, from the first tensor to the last. For runs
  * in which another reader follows through the same files: it finds them in the page cache. */

@@ -23,7 +23,9 @@ enum {
 
 typedef struct {
     size_t tensor;
-    uint64_t row;          /* multiple of SOURCE_BAND_ROWS */
+    uint64_t row;          /* multiple of SOURCE_BAND_ROWS; any row of a tensor without a scale
+                              where only sources of stored tensors, and views that do not look at
+                              values, lie below */
     uint64_t row_count;
     unsigned want;         /* SOURCE_WANT_*; a source may return more */
 } source_range;

@@ -17,7 +17,7 @@ static ckpt_code check_tensors(apply_job *job, ckpt_error *err)
     const ckpt_run_options run = delta_views_run(&job->views, &job->options->run, 0);
     ckpt_sink nowhere = { &ops };
 
-    return ckpt_copy_in_order(job->views.result, &nowhere, &run, err);
+    return ckpt_copy_in_order(job->views.result, &nowhere, NULL, &run, err);
 }
 
 static ckpt_code write_tensors(apply_job *job, ckpt_error *err)
@@ -35,7 +35,7 @@ static ckpt_code write_tensors(apply_job *job, ckpt_error *err)
 
     if ((code = sink_files_create(&options, &sink, err)) == CKPT_OK &&
         (code = sink_files_resume(sink, &run, &job->out->kept_count, err)) == CKPT_OK)
-        code = ckpt_copy_in_order(job->views.result, sink, &run, err);
+        code = ckpt_copy_in_order(job->views.result, sink, NULL, &run, err);
     sink_files_free(sink);
     return code;
 }

@@ -3,6 +3,7 @@
 #include "delta_diff.h"
 
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +40,7 @@ typedef struct diff_state {
     uint64_t same_bytes;            /* unchanged so far; a change begins the frame */
     int is_begun;
     hash_stream before;
-    hash_stream after;
+    hash_stream after;              /* from the first change on */
     checksum sum;
     difference_count count;
 } diff_state;
@@ -236,7 +237,6 @@ static void begin_part(diff_state *s, const ckpt_tensor *t, ckpt_part part)
     s->is_begun = 0;
     s->count = (difference_count){ 0, 0 };
     kernels_get()->hash_begin(&s->before);
-    kernels_get()->hash_begin(&s->after);
     if (s->options->checksum != CHECKSUM_XXH3_128)
         checksum_begin(&s->sum, s->options->checksum);
     if (s->list != NULL)
@@ -257,18 +257,27 @@ static ckpt_code add_payload(diff_state *s, const void *payload, uint64_t size, 
     return zframe_add(s->frame, payload, size, err);
 }
 
-/* `before` is replaced by the XOR of both. Small enough to stay in a core's cache meanwhile. */
+_Static_assert((offsetof(diff_state, after) - offsetof(diff_state, before)) %
+                   HASH_STREAM_ALIGNMENT == 0, "one hash may continue as the other");
+
+/* `before` is replaced by the XOR of both. Small enough to stay in a core's cache meanwhile. Both
+ * have one hash up to the first change: many tensors have none. */
 static ckpt_code add_piece(diff_state *s, void *before, const void *after, size_t size,
                            ckpt_error *err)
 {
     const uint64_t changed = s->count.byte_count;
+    const int is_same = changed == 0 && memcmp(before, after, size) == 0;
     ckpt_code code = CKPT_OK;
 
+    if (changed == 0 && !is_same)
+        s->after = s->before;
     kernels_get()->hash_add(&s->before, before, size);
-    kernels_get()->hash_add(&s->after, after, size);
+    if (!is_same)
+        kernels_get()->hash_add(&s->after, after, size);
     if (s->options->checksum != CHECKSUM_XXH3_128)
         checksum_add(&s->sum, after, size);
-    difference_xor(before, after, size, s->element_bits, &s->count);
+    if (!is_same)
+        difference_xor(before, after, size, s->element_bits, &s->count);
     if (s->list != NULL)
         code = s->count.byte_count == changed ? CKPT_OK : list_changes(s, before, after, size, err);
     else if (s->is_begun || s->count.byte_count > changed)
@@ -350,6 +359,24 @@ static uint64_t diff_need(const ckpt_sink *self, size_t tensor, uint64_t row_cou
 
 /* ---- the whole job ---- */
 
+/* Small tiles of both sides stay in a core's cache from the copy out of the page cache to the last
+ * hash. A view that decodes needs whole blocks, and gets tiles of the usual size. */
+static uint64_t *choose_tiles(const delta_pair *pair)
+{
+    const ckpt_catalog *catalog = pair->after->catalog;
+    uint64_t *rows = calloc(ckpt_catalog_count(catalog) + 1, sizeof *rows);
+
+    for (size_t i = 0; rows != NULL && i < ckpt_catalog_count(catalog); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(catalog, i);
+        const uint64_t row_bytes = size_max(ckpt_part_row_bytes(t, CKPT_DATA), 1);
+
+        rows[i] = source_tile_rows(t);
+        if (pair->is_as_stored && t->scale_dtype == CKPT_NONE)
+            rows[i] = size_min(rows[i], size_max(PIECE_BYTES / row_bytes, 1));
+    }
+    return rows;
+}
+
 /* Encoding overwrite has 32-bit positions: refuse tensors for which these would wrap. */
 static ckpt_code check_sizes(const delta_pair *pair, const delta_diff_options *options,
                              ckpt_error *err)
@@ -370,15 +397,16 @@ ckpt_code delta_diff(const delta_pair *pair, const delta_diff_options *options,
     static const sink_ops ops = { NULL, diff_put, diff_need, NULL };
     const size_t count = CKPT_PART_COUNT * ckpt_catalog_count(pair->after->catalog);
     diff_sink sink = { .base = { &ops }, .pair = pair, .options = options, .out = out };
+    uint64_t *tile_rows = choose_tiles(pair);
     ckpt_code code = check_sizes(pair, options, err);
 
     *out = (delta_changes){ .changes = calloc(count + 1, sizeof *out->changes) };
     sink.states = calloc(count + 1, sizeof *sink.states);
     pthread_mutex_init(&sink.lock, NULL);
-    if (code == CKPT_OK && (out->changes == NULL || sink.states == NULL))
+    if (code == CKPT_OK && (out->changes == NULL || sink.states == NULL || tile_rows == NULL))
         code = ckpt_fail_memory(err, "a list of changes", count);
     if (code == CKPT_OK)
-        code = ckpt_copy_in_order(pair->after, &sink.base, run, err);
+        code = ckpt_copy_in_order(pair->after, &sink.base, tile_rows, run, err);
     for (size_t i = 0; sink.states != NULL && i < count; i++)
         free_state(sink.states[i]);
     while (sink.free_states != NULL) {
@@ -389,6 +417,7 @@ ckpt_code delta_diff(const delta_pair *pair, const delta_diff_options *options,
     }
     pthread_mutex_destroy(&sink.lock);
     free(sink.states);
+    free(tile_rows);
     return code;
 }
 

@@ -255,7 +255,7 @@ static ckpt_code run_pass(piece_sink *s, ckpt_source *from, const ckpt_run_optio
     if ((s->states = calloc(count + 1, sizeof *s->states)) == NULL)
         return ckpt_fail_memory(err, "a list of pieces", count);
     pthread_mutex_init(&s->lock, NULL);
-    code = ckpt_copy_in_order(from, &s->base, run, err);
+    code = ckpt_copy_in_order(from, &s->base, NULL, run, err);
     for (size_t i = 0; i < count; i++)
         free(s->states[i]);
     pthread_mutex_destroy(&s->lock);

@@ -198,11 +198,17 @@ static ckpt_code check_inputs(const delta_makings *from, ckpt_error *err)
     return code;
 }
 
+static int is_planned(const delta_target *input)
+{
+    return input != NULL && input->plan != NULL;
+}
+
 static ckpt_code run_job(make_job *job, ckpt_error *err)
 {
     const delta_makings *from = job->from;
     const char *directory = output_directory(job->output);
-    const delta_pair pair = { from->model, from->before, from->after, directory };
+    const delta_pair pair = { from->model, from->before, from->after, directory,
+                              !is_planned(from->inputs[0]) && !is_planned(from->inputs[1]) };
     ckpt_run_options run = job->options->run;
     size_t count;
     ckpt_code code;

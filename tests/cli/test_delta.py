@@ -10,10 +10,11 @@ from cli.delta_models import drift, edit_config
 from cli.trees import tree
 from conftest import DATA
 from corrupt.files import INDEX, Tensor, file_bytes
-from interop.delta_reader import read_tensor, tensors_of, write
+from interop.delta_reader import read_tensor, tensors_of, write, xxh3
 
 GOLDEN = DATA / "delta"
 NEW_V2_ROOT = "5011e419045587c0044d172d16c9821179d4bc5021dc446ac65da6369d1b9c94"
+SIDE = "ckpt-delta.json"
 STREAMS = ["slime-xor", "miles-overwrite"]
 
 
@@ -225,6 +226,29 @@ def test_more_loss_than_allowed_is_refused(ckpt, golden_a, trained, tmp_path):
                 trained[1], tmp_path / "d", check=2).err
     assert "more than --max-relf" in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("encoding", ["xor", "overwrite"])
+@pytest.mark.parametrize("first", [0, 300000, -2])
+def test_a_change_anywhere_in_many_tiles_has_the_hashes_of_both(ckpt, tmp_path, encoding, first):
+    """Up to the first change both sides have one hash; tiles end inside the blocks of a frame."""
+    shape = [1000, 901]
+    old = np.random.default_rng(5).integers(0x3c00, 0x3f00, shape).astype("<u2").tobytes()
+    new = bytearray(old)
+    for at in {first, -2}:
+        new[at] ^= 1 + (at != -2)
+    new = bytes(new)
+    for name, data in (("old", old), ("new", new)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(file_bytes(
+            {"a.weight": Tensor("BF16", shape, data), "b.weight": Tensor("BF16", shape, old)}))
+        (tmp_path / name / "config.json").write_text('{"model_type": "other"}')
+    delta = tmp_path / "weight_v000001"
+    ckpt("ckpt-delta", "diff", "--encoding", encoding, tmp_path / "old", tmp_path / "new", delta)
+    [side] = json.loads((delta / SIDE).read_text())["tensors"]
+    assert (side["name"], side["before"], side["after"]) == ("a.weight", xxh3(old), xxh3(new))
+    ckpt("ckpt-delta", "apply", tmp_path / "old", delta, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(tmp_path / "new")
 
 
 @pytest.fixture(scope="module")
