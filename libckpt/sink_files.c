@@ -26,13 +26,13 @@ static ckpt_code files_put(ckpt_sink *self, const source_range *range, const ckp
     file_sink *s = (file_sink *)self;
     const store_tile written = { s->options.layout, range, tile, scratch };
     const int is_there = s->options.there != NULL && s->options.there[range->tensor];
+    /* Hashed first: writing replaces the tile in the caches by the pages of the file. */
+    const hash128 sum = s->options.journal == NULL ? (hash128){ 0, 0 } : tile_hash(range, tile);
     const ckpt_code code =
         is_there ? CKPT_OK : store_write_tile(s->options.store, &written, err);
-    hash128 sum;
 
     if (code != CKPT_OK || s->options.journal == NULL)
         return code;
-    sum = tile_hash(range, tile);
     pthread_mutex_lock(&s->lock);
     hash128_add(&s->written[range->tensor], sum);
     pthread_mutex_unlock(&s->lock);
