@@ -442,8 +442,10 @@ const char *pair_scale_suffix(const char *scale);
 /* 1 and X.weight in `out` if `stored` is X.weight_packed; else 0. */
 int pair_logical_name(const char *stored, char out[MAP_NAME_BYTES]);
 /* Replace `name` (MAP_NAME_BYTES), the map's name of the weight, by the stored name of one part.
- * `map_scale` is the map's scale suffix. 0: it is too long, or the part has no name. */
-int pair_name(const ckpt_tensor *logical, ckpt_part part, const char *map_scale, char *name);
+ * `map_scale` is the map's scale suffix. Returns NULL, or why the part has no name, as in "the name
+ * is too long". */
+const char *pair_name(const ckpt_tensor *logical, ckpt_part part, const char *map_scale,
+                      char *name);
 
 /* The stored tensor for one part of a logical one. In a form of interleaved blocks, that of the
  * data contains both codes and scales; do not ask for the scales then. */

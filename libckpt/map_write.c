@@ -154,10 +154,11 @@ static ckpt_code add_stored(writer *w, size_t i, ckpt_part part, const ckpt_tens
 {
     ckpt_tensor stored = pair_stored_part(whole, part);
     char name[MAP_NAME_BYTES];
+    const char *problem;
 
     snprintf(name, sizeof name, "%s", ckpt_catalog_at(w->names, i)->name);
-    if (!pair_name(whole, part, w->map->scale_suffix, name))
-        return fail_target(w, i, "the name is too long");
+    if ((problem = pair_name(whole, part, w->map->scale_suffix, name)) != NULL)
+        return fail_target(w, i, problem);
     stored.name = name;
     w->targets[i].stored[part] = (uint32_t)ckpt_catalog_count(w->stored);
     return catalog_add(w->stored, &stored, w->err);

@@ -240,8 +240,9 @@ static ckpt_part_names find_names(const pair_parts *parts)
     return CKPT_NAMES_OF_MAP;
 }
 
-int pair_name(const ckpt_tensor *t, ckpt_part part, const char *map_scale, char *name)
+const char *pair_name(const ckpt_tensor *t, ckpt_part part, const char *map_scale, char *name)
 {
+    static const char too_long[] = "the name is too long";
     const char *weight = spellings[CKPT_NAMES_OF_MAP].data;
     const char *end = part == CKPT_DATA    ? spellings[t->part_names].data
                       : part == CKPT_SCALE ? spellings[t->part_names].scale
@@ -251,12 +252,19 @@ int pair_name(const ckpt_tensor *t, ckpt_part part, const char *map_scale, char 
     char whole[MAP_NAME_BYTES];
 
     snprintf(whole, sizeof whole, "%s", name);
-    if (!text_ends_with(whole, weight))          /* this convention has no other spelling */
-        return part == CKPT_DATA ||
-               (part == CKPT_SCALE && respell(whole, "", "_scale_inv", name));
+    if (!text_ends_with(whole, weight)) {        /* this convention has no other spelling */
+        if (part == CKPT_DATA)
+            return NULL;
+        if (part != CKPT_SCALE)
+            return "the name does not end in '.weight', from which the names of its tensor scale "
+                   "and input scale are made";
+        return respell(whole, "", "_scale_inv", name) ? NULL : too_long;
+    }
     if (end == NULL && part == CKPT_SCALE)
         end = map_scale;
-    return end != NULL && respell(whole, weight, end, name);
+    if (end == NULL)
+        return "one of its parts has no name in this convention";
+    return respell(whole, weight, end, name) ? NULL : too_long;
 }
 
 int pair_logical_name(const char *stored, char out[MAP_NAME_BYTES])

@@ -267,6 +267,19 @@ def test_without_a_config_files_of_hugging_face_could_not_say_that_it_is_nvfp4(c
     assert digest(tmp_path / "f32") == digest(source)
 
 
+def test_a_name_of_which_none_can_be_made_for_its_scale_is_refused(ckpt, tmp_path):
+    """That of the scale would replace '.weight'."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/x.gguf").write_bytes(model([], [
+        ("a.kernel", [64, 2], "NVFP4", bytes(range(72))),
+        ("a.kernel.scale", [1], "F32", struct.pack("<f", 2))]))
+    (tmp_path / "in/config.json").write_text(json.dumps(PLAIN))
+    for layout in (["--layout", "hf"], BARE[:-1]):
+        err = ckpt("ckpt-shard", *layout, tmp_path / "in", tmp_path / "out", check=2).err
+        assert "cannot pack 'a.kernel': the name does not end in '.weight'" in err
+        assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("inside", [{}, {"quantization_config": {"quant_method": "fp8"}}])
 def test_a_config_says_that_it_is_nvfp4(ckpt, digest, tmp_path, inside):
     source = plain_file(tmp_path / "x.gguf")
