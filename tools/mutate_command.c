@@ -153,11 +153,14 @@ static ckpt_code read_record(ckpt_checkpoint *c, certificate *record, cli_meter 
 {
     const certificate_read_options how = { .run = cli_run_options(&opt.common, meter) };
     certificate_checkpoint *m = certificate_add_checkpoint(record, err);
+    ckpt_code code;
 
     if (m == NULL)
         return CKPT_E_MEMORY;
     m->has_place_for_config = layout_has_config(ckpt_layout_name(c));
-    return certificate_read(c, &how, m, err);
+    if ((code = certificate_read(c, &how, m, err)) != CKPT_OK || m->root[0] == '\0')
+        return code;
+    return checkpoint_check_root(c, m->root, "mutations of damaged values prove nothing", err);
 }
 
 ckpt_code mutate_run(const cli_args *args, int *status, ckpt_error *err)

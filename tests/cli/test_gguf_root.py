@@ -90,6 +90,14 @@ def test_readers_that_compare_no_stored_root_say_so(ckpt, made, golden_a, tmp_pa
     assert not noted(ckpt("ckpt-inspect", "--json", path))
 
 
+def test_faults_are_not_made_in_damaged_values(ckpt, made, tmp_path):
+    path = changed_values(made / "model.gguf", tmp_path / "x.gguf")
+    mutate = ["ckpt-verify", "mutate", "--kind", "drop_tensor"]
+    err = ckpt(*mutate, path, check=2).err
+    assert f"'{path}': its key ckpt.value_root says" in err and "mutations of damaged" in err
+    ckpt(*mutate, made / "model.gguf")
+
+
 def test_a_run_without_a_digest_says_so(ckpt, made, tmp_path):
     command = ["ckpt-run", "--tokens", "-", made / "model.gguf"]
     note = f"the root in the key ckpt.value_root of '{made / 'model.gguf'}' is not compared: "
