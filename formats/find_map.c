@@ -7,10 +7,29 @@
 #include "maps.h"
 #include "notes.h"
 #include "libckpt/config_number.h"
+#include "libckpt/config_words.h"
 #include "libckpt/foreign_codes.h"
 #include "libckpt/text.h"
 
 enum { MAP_BYTES_MAX = 1 << 22 };
+
+/* A language model that is described a level deeper would get no numbers, or those of others. */
+static ckpt_code check_nesting(const json_value *config, ckpt_error *err)
+{
+    for (int i = 0; i < CONFIG_LANGUAGE_PARTS; i++)
+        for (int k = 0; k < CONFIG_LANGUAGE_PARTS; k++) {
+            const char *outer = config_language_parts[i];
+            const char *inner = config_language_parts[k];
+            const json_value *part = config_member_here(config, outer);
+
+            if (config_member_here(part, CONFIG_LAYER_COUNT) == NULL &&
+                config_member_here(config_member_here(part, inner), CONFIG_LAYER_COUNT) != NULL)
+                return ckpt_fail(err, CKPT_E_FORMAT,
+                                 "config.json describes its language model in '%s.%s': expected "
+                                 "it in '%s'", outer, inner, outer);
+        }
+    return CKPT_OK;
+}
 
 ckpt_code checkpoint_find_family(const json_value *config, ckpt_family **out, ckpt_error *err)
 {
@@ -26,8 +45,11 @@ ckpt_code checkpoint_find_family(const json_value *config, ckpt_family **out, ck
         if (code != CKPT_OK)
             return code;
         if (family_matches(family, config)) {
-            *out = family;
-            return CKPT_OK;
+            if ((code = check_nesting(config, err)) == CKPT_OK)
+                *out = family;
+            else
+                family_free(family);
+            return code;
         }
         family_free(family);
     }

@@ -33,16 +33,8 @@ static const json_value *walk(const json_value *value, const char *path, size_t 
     return json_is_null(value) ? NULL : value;
 }
 
-static const json_value *find_path(const json_value *config, const char *path, size_t length)
-{
-    const json_value *found = walk(config, path, length);
-
-    for (size_t i = 0; i < CONFIG_LANGUAGE_PARTS && found == NULL; i++)
-        found = walk(json_member(config, config_language_parts[i]), path, length);
-    return found;
-}
-
-static const json_value *find_member(const json_value *config, const char *paths, size_t length)
+/* The first of some spellings that is present. */
+static const json_value *find_here(const json_value *config, const char *paths, size_t length)
 {
     const json_value *found = NULL;
     const char *end = paths + length;
@@ -51,10 +43,34 @@ static const json_value *find_member(const json_value *config, const char *paths
         const char *bar = memchr(paths, '|', (size_t)(end - paths));
         const char *stop = bar == NULL ? end : bar;
 
-        found = find_path(config, paths, (size_t)(stop - paths));
+        found = walk(config, paths, (size_t)(stop - paths));
         paths = bar == NULL ? end : bar + 1;
     }
     return found;
+}
+
+/* 1 for members that transformers take from the root, of all multimodal models here. */
+static int is_of_whole_model(const char *path, size_t length)
+{
+    static const char *const names[] = { "model_type", "tie_word_embeddings",
+                                         "quantization_config", "compression_config" };
+    const char *dot = memchr(path, '.', length);
+    const size_t step = dot == NULL ? length : (size_t)(dot - path);
+    int found = 0;
+
+    for (size_t i = 0; i < sizeof names / sizeof *names && !found; i++)
+        found = strlen(names[i]) == step && memcmp(names[i], path, step) == 0;
+    return found;
+}
+
+static const json_value *find_member(const json_value *config, const char *paths, size_t length)
+{
+    const json_value *found =
+        is_of_whole_model(paths, length) ? find_here(config, paths, length) : NULL;
+
+    for (size_t i = 0; i < CONFIG_LANGUAGE_PARTS && found == NULL; i++)
+        found = find_here(json_member(config, config_language_parts[i]), paths, length);
+    return found != NULL ? found : find_here(config, paths, length);
 }
 
 const json_value *config_member_here(const json_value *config, const char *path)

@@ -4,8 +4,10 @@
  * A path is a member's name, or names joined by dots for members of objects, as in
  * "rope_scaling.factor". Paths joined by bars are spellings of one member, as in
  * "num_experts|num_local_experts": the first one that is present is used. A member that is null
- * counts as absent. A path that is not found at the root is looked up in text_config,
- * language_config and llm_config, where multimodal models describe their language model.
+ * counts as absent. Paths are looked up in text_config, language_config and llm_config first, where
+ * multimodal models describe their language model: transformers build it from there, whatever the
+ * root says. Only model_type, tie_word_embeddings and how weights are quantised are of the whole
+ * model, and looked up at the root first.
  */
 #ifndef CKPT_CONFIG_NUMBER_H
 #define CKPT_CONFIG_NUMBER_H

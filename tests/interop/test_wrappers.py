@@ -63,6 +63,24 @@ def test_it_is_of_the_family_of_its_language_model(ckpt, model, tmp_path):
     assert any(n.startswith(others[0].split(".")[0]) for n in config["modules_to_not_convert"])
 
 
+def test_the_language_model_is_built_from_its_own_config(ckpt, digest, model, tmp_path):
+    """As transformers do, whatever the root says; but the root says whether the head is tied."""
+    path = model[2]
+    before, text = digest(path), (path / "config.json").read_text()
+    config = {**json.loads(text), "num_hidden_layers": 1, "vocab_size": 99, "hidden_size": 48}
+    (path / "config.json").write_text(json.dumps(config))
+    built = transformers.AutoModelForImageTextToText.from_config(
+        transformers.AutoConfig.from_pretrained(path))
+    assert built.get_input_embeddings().weight.shape == (64, 32)
+    assert digest(path) == before
+    inside = config["text_config"]
+    config["text_config"] = {"model_type": inside["model_type"], "text_config": inside}
+    (path / "config.json").write_text(json.dumps(config))
+    err = ckpt("ckpt-verify", "digest", path, check=2).err
+    assert "config.json describes its language model in 'text_config.text_config': expected it " \
+        "in 'text_config'" in err and err.count("\n") == 1
+
+
 def test_it_trains_as_its_language_model_alone_and_comes_back(ckpt, digest, model, tmp_path):
     family, style, path, tensors = model
     head = PREFIX[style]

@@ -55,6 +55,21 @@ static void test_members_have_paths_spellings_and_flags(void **state)
     assert_tensors(text, "{\"hidden\": 3, \"experts\": 2, \"tie\": false}", "");
 }
 
+/* The language model's own config goes before the root; whether the head is tied says the root. */
+static void test_members_are_of_the_language_model(void **state)
+{
+    static const char text[] = HEAD "let D hidden\nlet E experts|num_experts\n"
+                                    "let tied tie_word_embeddings\n"
+                                    "tensor a bf16 D,E file 1 if tied = 1\n";
+
+    (void)state;
+    assert_tensors(text, "{\"hidden\": 3, \"experts\": 2, \"tie_word_embeddings\": true, "
+                         "\"llm_config\": {\"hidden\": 6, \"num_experts\": 7, "
+                         "\"tie_word_embeddings\": false}}", "a [6, 7] BF16\n");
+    assert_tensors(text, "{\"hidden\": 3, \"experts\": 2, \"text_config\": {\"hidden\": null, "
+                         "\"tie_word_embeddings\": true}}", "a [3, 2] BF16\n");
+}
+
 /* The names of the family of a text for this config; NULL: it does not belong to it. */
 static const char *names_of(const char *text, const char *config, int *is_part)
 {
@@ -272,6 +287,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_experts_are_int4_where_the_config_says_so),
         cmocka_unit_test(test_members_have_paths_spellings_and_flags),
+        cmocka_unit_test(test_members_are_of_the_language_model),
         cmocka_unit_test(test_a_family_is_found_inside_known_models_only),
         cmocka_unit_test(test_lines_count_for_members_of_a_list),
         cmocka_unit_test(test_a_position_says_where_a_list_has_a_value),
