@@ -180,8 +180,8 @@ static ckpt_code check_members(ckpt_checkpoint *c, const ckpt_catalog *optional,
             first = name;
     }
     if (count > 1)
-        return note_add(&c->notes, err, "%zu tensors do not belong to the family: they are kept as "
-                        "they are; the first is '%s'", count, first);
+        return note_add(&c->notes, err, "%zu tensors do not belong to the family: they are kept; "
+                        "the first is '%s'", count, first);
     return count == 0 ? CKPT_OK
                       : note_add(&c->notes, err, "tensor '%s' does not belong to the family",
                                  first);

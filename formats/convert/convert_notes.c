@@ -131,6 +131,52 @@ static ckpt_code take_scaled_blocks(job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* The stored name of a tensor's data; NULL: it has none. */
+static const char *stored_name(const ckpt_layout *layout, size_t tensor)
+{
+    const layout_extent *e;
+    const layout_extent *end;
+
+    layout_extents(layout, tensor, CKPT_DATA, &e, &end);
+    return e < end ? ckpt_catalog_at(layout->stored, e->stored)->name : NULL;
+}
+
+static int is_same_map(const ckpt_map *a, const ckpt_map *b)
+{
+    return strcmp(a->family, b->family) == 0 && strcmp(a->names, b->names) == 0 &&
+           strcmp(a->prefix == NULL ? "" : a->prefix, b->prefix == NULL ? "" : b->prefix) == 0;
+}
+
+/* Tensors beside a language model whose names look as if they were inside it get its prefix. */
+ckpt_code convert_note_names(job_plan *plan, ckpt_error *err)
+{
+    const ckpt_checkpoint *source = plan->source;
+    const ckpt_catalog *logical = source->layout->logical;
+    const char *first[2] = { NULL, NULL };
+    size_t count = 0;
+
+    if (plan->map == NULL || source->format->map_names != NULL ||
+        plan->options.format->map_names != NULL || !is_same_map(source->map, plan->map))
+        return CKPT_OK;
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
+        const ckpt_tensor *to = ckpt_catalog_at(plan->targets, i);
+        const int64_t from = ckpt_catalog_find(logical, to->name);
+        const char *was = from < 0 ? NULL : stored_name(source->layout, (size_t)from);
+        const char *is = stored_name(plan->layout, i);
+
+        if (plan->origins[i] != NULL || was == NULL || is == NULL || strcmp(was, is) == 0 ||
+            ckpt_catalog_at(logical, (size_t)from)->part_names != to->part_names)
+            continue;
+        if (count++ == 0) {
+            first[0] = was;
+            first[1] = is;
+        }
+    }
+    return count == 0 ? CKPT_OK
+                      : note_add(&plan->notes, err, "%zu tensors are written under other names; "
+                                 "the first was '%s' and is '%s'", count, first[0], first[1]);
+}
+
 ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err)
 {
     const convert_options *o = &plan->options;

@@ -529,6 +529,7 @@ static ckpt_code fill_plan(job_plan *plan, ckpt_error *err)
     /* The config comes first, because some formats put it into the headers that they lay out. */
     if ((code = convert_plan_config(plan, err)) != CKPT_OK ||
         (code = convert_lay_out(plan, err)) != CKPT_OK ||
+        (code = convert_note_names(plan, err)) != CKPT_OK ||
         (code = plan_side_data(plan, err)) != CKPT_OK)
         return code;
     if ((code = convert_check_files(plan, err)) != CKPT_OK ||

@@ -81,6 +81,9 @@ ckpt_code convert_check_files(job_plan *plan, ckpt_error *err);
 
 /* Notes on the inputs and on choices made. */
 ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err);
+/* Note the tensors that get other names, although source and target have the same naming style.
+ * Needs the target's layout. */
+ckpt_code convert_note_names(job_plan *plan, ckpt_error *err);
 
 /* A note if the root that the source holds cannot be compared. (convert_root.c) */
 ckpt_code convert_note_root(job_plan *plan, ckpt_error *err);

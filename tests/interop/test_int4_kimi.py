@@ -122,8 +122,8 @@ def test_a_kimi_k25_is_a_kimi_k2_with_a_tower(ckpt, digest, kimi, tmp_path):
     config, tensors = inside(kimi, tmp_path / "k25")
     seen = ckpt("ckpt-inspect", "--json", "--logical", tmp_path / "k25").json
     assert (seen["family"], seen["names"]) == ("deepseek_v3", "language_model")
-    assert seen["notes"] == ["2 tensors do not belong to the family: they are kept as they are; "
-                             f"the first is '{TOWER[1]}'"]
+    assert seen["notes"] == ["2 tensors do not belong to the family: they are kept; the first "
+                             f"is '{TOWER[1]}'"]
     forms = {t["encoding"] for t in seen["tensors"] if ".mlp.experts." in t["name"]}
     assert forms == {"I4 1x32 BF16"}
     tower = {name: torch.frombuffer(bytearray(tensors[name].data), dtype=torch.bfloat16)

@@ -38,6 +38,10 @@ def save(kind, text, vision, path):
     return safetensors_torch.load_file(path / "model.safetensors")
 
 
+def copied(path):
+    return sorted(n for f in path.glob("*.safetensors") for n in safetensors_torch.load_file(f))
+
+
 @pytest.fixture(params=MODELS)
 def model(request, tmp_path):
     """(family, naming style, folder, its tensors)"""
@@ -61,6 +65,25 @@ def test_it_is_of_the_family_of_its_language_model(ckpt, model, tmp_path):
     assert codes == {n for n in tensors if n.startswith(head) and n.endswith("_proj.weight")}
     config = json.loads((tmp_path / "fp8/config.json").read_text())["quantization_config"]
     assert any(n.startswith(others[0].split(".")[0]) for n in config["modules_to_not_convert"])
+
+
+def test_a_copy_has_the_same_names_or_says_which_not(ckpt, digest, model, tmp_path):
+    """Only of a tensor that is called as one inside, and so is read as one."""
+    path, tensors = model[2:]
+    copy = ["ckpt-convert", "--json", "--dtype", "keep", "--experts", "keep"]
+    tensors.update({"other.weight": torch.ones(3), PREFIX[model[1]] + "other": torch.ones(3)})
+    safetensors_torch.save_file(tensors, path / "model.safetensors")
+    notes = ckpt(*copy, path, tmp_path / "same").json["notes"]
+    assert copied(tmp_path / "same") == sorted(tensors)
+    assert not any("under other names" in n for n in notes)
+    tensors["layers.1.other"] = torch.ones(3)
+    safetensors_torch.save_file(tensors, path / "model.safetensors")
+    notes = ckpt(*copy, path, tmp_path / "other").json["notes"]
+    name = PREFIX[model[1]] + "layers.1.other"
+    assert set(copied(tmp_path / "other")) ^ set(tensors) == {"layers.1.other", name}
+    assert f"1 tensors are written under other names; the first was 'layers.1.other' and is " \
+        f"'{name}'" in notes
+    assert digest(tmp_path / "other") == digest(path)
 
 
 def test_the_language_model_is_built_from_its_own_config(ckpt, digest, model, tmp_path):
