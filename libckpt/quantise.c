@@ -66,9 +66,9 @@ static int is_finite(float value)
     return value - value == 0;
 }
 
-static int are_finite(const quantise_setup *s, const float *values, size_t count)
+static float largest_of(const quantise_setup *s, const float *values, size_t count)
 {
-    return is_finite(s->kernels->f32_block_amax(values, 1, count, count));
+    return s->kernels->f32_block_amax(values, 1, count, count);
 }
 
 static quantise_result fail_not_finite(const quantise_setup *s, const quantise_panel *p,
@@ -162,18 +162,17 @@ static void keep_sticky(const quantise_setup *s, const quantise_panel *p, const 
     }
 }
 
+/* The maxima are finite. */
 static quantise_result make_scales(const quantise_setup *s, const quantise_panel *p, const run *r,
                                    const float *amax, const block_scales *scales)
 {
     const size_t width = block_width(s->rule, p);
 
-    if (!are_finite(s, amax, r->block_count))
-        return fail_not_finite(s, p, r);
     s->kernels->amax_to_scale(s->rule->scales, amax, r->block_count, s->tensor_scale, scales);
     if (p->sticky != NULL && s->rule->scale_dtype == CKPT_F8_E8M0)
         keep_sticky(s, p, r, amax, scales);
-    if (are_finite(s, scales->peak, r->block_count) &&
-        are_finite(s, scales->scale, r->block_count))
+    if (is_finite(largest_of(s, scales->peak, r->block_count)) &&
+        is_finite(largest_of(s, scales->scale, r->block_count)))
         return done;
     for (size_t b = 0; b < r->block_count; b++) {
         if (!(scales->divisor[b] > 0))
@@ -224,14 +223,18 @@ static quantise_result quantise_blocks(const quantise_setup *s, const quantise_p
     };
     uint8_t *codes = t->codes + r->row * t->codes_pitch +
                      r->col * ckpt_dtype_bits(s->rule->codes) / 8;
+    float largest;
     quantise_sums sums;
     quantise_result result;
 
     find_maxima(s, p, r, amax);
+    largest = largest_of(s, amax, r->block_count);
+    if (!is_finite(largest))
+        return fail_not_finite(s, p, r);
     if ((result = make_scales(s, p, r, amax, &scales)).outcome != QUANTISE_DONE)
         return result;
     encode(s, &in, codes, t->codes_pitch, &sums);
-    if (s->kernels->f32_block_amax(amax, 1, r->block_count, r->block_count) >= 0x1p127f &&
+    if (largest >= 0x1p127f &&
         (result = check_products(s, p, r, t, scale)).outcome != QUANTISE_DONE)
         return result;
     store_scales(s, r, t, &scales);
