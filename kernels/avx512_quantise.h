@@ -102,7 +102,7 @@ enum { RANGE_LEAST = 0x2, RANGE_LARGEST = 0x3, RANGE_LARGEST_MAGNITUDE = 0xB };
 /* Further constants for which the compiler specialises. */
 typedef struct {
     int is_half;            /* the values are BF16 */
-    int divides;            /* some divisor is not a power of two, see chunk_find_kind */
+    chunk_quotient quotient;
     int clamps;             /* some quotient is above the largest code */
 } chunk_kind;
 
@@ -113,6 +113,7 @@ typedef struct {
     size_t block;           /* the block of its first column */
     form f;
     chunk_kind kind;
+    const chunk_way *way;
 } chunk_task;
 
 /*
@@ -120,8 +121,8 @@ typedef struct {
  * constant of the block (chunk_surplus).
  */
 typedef struct {
-    __m512i codes;          /* these lowest bytes */
-    __m512i signs;          /* the top bytes of values or quotients, with the sign bits */
+    __m512i codes;          /* these lowest bytes, in the order of lanes, as all members */
+    __m512i signs;          /* the top bytes of values or, for NVFP4, quotients */
     __mmask64 rounded;
     __mmask64 saturated;
     __mmask64 zero;         /* codes with magnitude 0 */
@@ -139,6 +140,7 @@ typedef struct {
 typedef struct {
     __m512i low_bytes;      /* indices of the lowest byte of 16 lanes, repeated four times */
     __m512i high_bytes;
+    __m512i widen;          /* bytes of BF16 values in 128-bit lanes */
     __mmask64 quarter[4];
 } chunk_constants;
 
@@ -156,8 +158,12 @@ static inline chunk_constants make_chunk_constants(void)
 {
     const __m128i lanes = _mm_setr_epi8(0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56,
                                         60);
+    const __m128i first = _mm_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7);
+    const __m256i last = _mm256_broadcastsi128_si256(_mm_add_epi8(first, _mm_set1_epi64x(
+        0x0808000008080000)));
     chunk_constants c = { _mm512_broadcast_i32x4(lanes),
                           _mm512_broadcast_i32x4(_mm_add_epi8(lanes, _mm_set1_epi8(3))),
+                          _mm512_inserti64x4(_mm512_broadcast_i32x4(first), last, 1),
                           { ~0ull, 0xFFFFull << 16, 0xFFFFull << 32, 0xFFFFull << 48 } };
 
     for (int i = 1; i < 4; i++)
@@ -203,6 +209,23 @@ static inline void chunk_add_wide_squares(double lanes[SUM_LANES], const float *
     _mm512_store_pd(lanes + 8, b);
 }
 
+/*
+ * BF16 values are widened by one shuffle within 128-bit lanes, so that vectors have the columns
+ * 0-3, 8-11, 4-7 and 12-15 of 16. Exchanging the middle ones restores the order, here of numbers,
+ * in chunk_store of bytes.
+ */
+static inline __attribute__((always_inline))
+__m512 chunk_in_order(__m512 lanes, int is_half)
+{
+    return is_half ? _mm512_shuffle_f32x4(lanes, lanes, _MM_SHUFFLE(3, 1, 2, 0)) : lanes;
+}
+
+static inline void chunk_put_in_order(const float *error, int is_half, float *out)
+{
+    for (size_t i = 0; i < CHUNK; i += SUM_LANES)
+        _mm512_store_ps(out + i, chunk_in_order(_mm512_load_ps(error + i), is_half));
+}
+
 static inline void chunk_add_sums(double lanes[SUM_LANES], __m512 sums)
 {
     const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(sums));
@@ -216,10 +239,28 @@ static inline void chunk_add_sums(double lanes[SUM_LANES], __m512 sums)
 static __attribute__((noinline))
 void chunk_add_wide(progress *p, const float *error, size_t col)
 {
+    _Alignas(64) float in_order[CHUNK];
     float wide[CHUNK];
 
-    chunk_add_wide_squares(p->errors, error);
+    chunk_put_in_order(error, p->in->values == NULL, in_order);
+    chunk_add_wide_squares(p->errors, in_order);
     chunk_add_wide_squares(p->values, chunk_values(p, col, CHUNK, wide));
+}
+
+/* 1 / divisor, and what is missing. */
+typedef struct {
+    __m512 near;
+    __m512 rest;
+} chunk_inverse;
+
+/* For E4M3 with the rest, because most blocks would be refused without it: their largest value is
+ * that times the divisor whose code is the largest. */
+static inline __attribute__((always_inline))
+__m512 chunk_multiply(__m512 x, const chunk_inverse *inverse, form f)
+{
+    if (f.kind == CODE_E4M3)
+        return _mm512_fmadd_ps(x, inverse->near, _mm512_mul_ps(x, inverse->rest));
+    return _mm512_mul_ps(x, inverse->near);
 }
 
 /* The number to round (the value or its quotient), and the range of the small float in its unit. */
@@ -229,6 +270,14 @@ typedef struct {
     __m512 largest;
 } chunk_operand;
 
+/* NVFP4 has no sign for quotients of 0. Where none but 0 has such, chunk_store leaves out the signs
+ * of values that are 0. */
+static inline __attribute__((always_inline))
+int drops_signs(const chunk_task *t)
+{
+    return t->f.is_nvfp4 && t->kind.quotient == QUOTIENT_DIVIDE;
+}
+
 static inline __attribute__((always_inline))
 chunk_operand chunk_divide(const chunk_task *t, __m512 x, size_t block)
 {
@@ -236,25 +285,30 @@ chunk_operand chunk_divide(const chunk_task *t, __m512 x, size_t block)
     chunk_operand o = { x, chunk_f32(chunk_set32(t->f.small.least << 23)),
                         _mm512_set1_ps(t->f.small.largest) };
 
-    if (t->kind.divides) {
+    if (t->kind.quotient == QUOTIENT_DIVIDE) {
         o.q = _mm512_div_ps(x, divisor);
+    } else if (t->kind.quotient == QUOTIENT_NEAR) {
+        const chunk_inverse inverse = { _mm512_set1_ps(t->way->inverse[block - t->way->first]),
+                                        _mm512_set1_ps(t->way->rest[block - t->way->first]) };
+
+        o.q = chunk_multiply(x, &inverse, t->f);
     } else {
         o.least = _mm512_mul_ps(o.least, divisor);
         o.largest = _mm512_mul_ps(o.largest, divisor);
     }
-    if (t->f.is_nvfp4)      /* turns -0 into +0 and changes nothing else */
+    if (drops_signs(t))     /* turns -0 into +0 and changes nothing else */
         o.q = _mm512_add_ps(o.q, _mm512_setzero_ps());
     return o;
 }
 
 /* 16 values from column `at` of the chunk on. */
 static inline __attribute__((always_inline))
-__m512 chunk_load(const chunk_task *t, size_t at)
+__m512 chunk_load(const chunk_task *t, size_t at, const chunk_constants *constants)
 {
     if (!t->kind.is_half)
         return _mm512_loadu_ps(t->in->values + t->first + at);
-    return chunk_f32(_mm512_slli_epi32(_mm512_cvtepu16_epi32(
-        _mm256_loadu_si256((const void *)(t->in->halves + t->first + at))), 16));
+    return chunk_f32(_mm512_shuffle_epi8(_mm512_broadcast_i64x4(
+        _mm256_loadu_si256((const void *)(t->in->halves + t->first + at))), constants->widen));
 }
 
 static inline __attribute__((always_inline))
@@ -276,14 +330,15 @@ chunk_codes chunk_step(const chunk_task *t, size_t at, const chunk_constants *co
 
     for (unsigned v = 0; v < 4; v++) {
         const size_t block = t->block + (at + v * 16) / t->f.width;
-        const __m512 x = chunk_load(t, at + v * 16);
+        const __m512 x = chunk_load(t, at + v * 16, constants);
         const chunk_operand o = chunk_divide(t, x, block);
         const __m512 q = t->kind.clamps ? _mm512_range_ps(o.q, o.largest, RANGE_LEAST) : o.q;
+        const __m512i sign = _mm512_castps_si512(drops_signs(t) ? o.q : x);
         __m512i code;
         __m512 y = chunk_round(q, o.least, t->f, &code);
         __m512 e;
 
-        if (t->kind.divides)
+        if (t->kind.quotient != QUOTIENT_POWER)
             y = _mm512_mul_ps(y, _mm512_set1_ps(f32_load(t->in->scale, block)));
         if (t->f.is_nvfp4)
             y = _mm512_mul_ps(y, _mm512_set1_ps(t->in->tensor_scale));
@@ -294,13 +349,12 @@ chunk_codes chunk_step(const chunk_task *t, size_t at, const chunk_constants *co
         saturated[v] = t->kind.clamps ? _mm512_cmp_ps_mask(q, o.q, _CMP_NEQ_UQ) : 0;
         if (v == 0) {
             c.codes = _mm512_permutexvar_epi8(constants->low_bytes, code);
-            c.signs = _mm512_permutexvar_epi8(constants->high_bytes, _mm512_castps_si512(o.q));
+            c.signs = _mm512_permutexvar_epi8(constants->high_bytes, sign);
         } else {
             c.codes = _mm512_mask_permutexvar_epi8(c.codes, constants->quarter[v],
                                                    constants->low_bytes, code);
             c.signs = _mm512_mask_permutexvar_epi8(c.signs, constants->quarter[v],
-                                                   constants->high_bytes,
-                                                   _mm512_castps_si512(o.q));
+                                                   constants->high_bytes, sign);
         }
     }
     c.rounded = _mm512_kunpackd(_mm512_kunpackw(rounded[3], rounded[2]),
@@ -314,7 +368,8 @@ chunk_codes chunk_step(const chunk_task *t, size_t at, const chunk_constants *co
 static inline __attribute__((always_inline))
 char chunk_surplus(const chunk_task *t, size_t block)
 {
-    const uint32_t power = t->kind.divides ? 127 : f32_bits(t->in->divisor[block]) >> 23;
+    const uint32_t power = t->kind.quotient == QUOTIENT_POWER
+                               ? f32_bits(t->in->divisor[block]) >> 23 : 127;
 
     return (char)(uint8_t)((t->f.small.least + power - 127) << t->f.small.mantissa_bits);
 }
@@ -326,29 +381,41 @@ void chunk_store(const chunk_task *t, size_t at, chunk_codes *c, uint8_t *codes)
     const size_t block = t->block + at / t->f.width;
     __m512i surplus = _mm512_set1_epi8(chunk_surplus(t, block));
     __m512i magnitude;
+    __m512i signed_codes;
 
-    if (!t->kind.divides && t->f.width == 32)
+    if (t->kind.quotient == QUOTIENT_POWER && t->f.width == 32)
         surplus = _mm512_inserti64x4(surplus, _mm256_set1_epi8(chunk_surplus(t, block + 1)), 1);
     magnitude = _mm512_sub_epi8(c->codes, surplus);
     c->zero = _mm512_testn_epi8_mask(magnitude, magnitude);
-    if (t->f.kind == CODE_E4M3) {
-        _mm512_storeu_si512(codes + at, _mm512_ternarylogic_epi32(
-            magnitude, c->signs, _mm512_set1_epi8((char)-128), 0xF8));
-    } else {
-        const __m512i nibble = _mm512_ternarylogic_epi32(
-            magnitude, _mm512_srli_epi16(c->signs, 4), _mm512_set1_epi8(8), 0xF8);
-
+    if (t->f.kind == CODE_E4M3)
+        signed_codes = _mm512_ternarylogic_epi32(magnitude, c->signs,
+                                                 _mm512_set1_epi8((char)-128), 0xF8);
+    else
+        signed_codes = _mm512_ternarylogic_epi32(magnitude, _mm512_srli_epi16(c->signs, 4),
+                                                 _mm512_set1_epi8(8), 0xF8);
+    if (t->f.is_nvfp4 && !drops_signs(t))
+        signed_codes = _mm512_maskz_mov_epi8(~c->zero | c->rounded, signed_codes);
+    if (t->kind.is_half)
+        signed_codes = _mm512_shuffle_epi32(signed_codes, _MM_SHUFFLE(3, 1, 2, 0));
+    if (t->f.kind == CODE_E4M3)
+        _mm512_storeu_si512(codes + at, signed_codes);
+    else
         _mm256_storeu_si256((__m256i *)(codes + at / 2), _mm512_cvtepi16_epi8(
-            _mm512_or_si512(nibble, _mm512_srli_epi16(nibble, 4))));
-    }
+            _mm512_or_si512(signed_codes, _mm512_srli_epi16(signed_codes, 4))));
 }
 
 static __attribute__((noinline))
-void chunk_count_minus_zeros(progress *p, size_t col)
+uint64_t chunk_count_minus_zeros(const progress *p, size_t col)
 {
-    float wide[CHUNK];
+    const size_t at = p->row * p->in->pitch + col;
+    const __m512i minus_zero = _mm512_set1_epi16((short)-0x8000);
+    const uint16_t *halves = p->in->halves + at;
 
-    p->sums->dropped_signs += count_minus_zeros(chunk_values(p, col, 64, wide), 64);
+    if (p->in->values != NULL)
+        return count_minus_zeros(p->in->values + at, 64);
+    return (uint64_t)_mm_popcnt_u64(_mm512_kunpackd(
+        _mm512_cmpeq_epi16_mask(_mm512_loadu_si512(halves), minus_zero),
+        _mm512_cmpeq_epi16_mask(_mm512_loadu_si512(halves + 32), minus_zero)));
 }
 
 /* Only 0 and -0 have code 0 without an error; they are rare, so search for -0 only then. */
@@ -361,7 +428,7 @@ void chunk_count(progress *p, const chunk_codes *c, size_t col, form f)
     sums->saturated += (uint64_t)_mm_popcnt_u64(c->saturated);
     sums->underflowed += (uint64_t)_mm_popcnt_u64(c->zero & c->rounded);
     if (f.is_nvfp4 && (c->zero & ~c->rounded) != 0)
-        chunk_count_minus_zeros(p, col);
+        sums->dropped_signs += chunk_count_minus_zeros(p, col);
 }
 
 static inline __attribute__((always_inline))
@@ -369,7 +436,7 @@ void chunk_quantise(progress *p, chunk_task t, chunk_kind kind, size_t col, uint
 {
     const chunk_constants constants = make_chunk_constants();
     chunk_loss loss = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
-    _Alignas(64) float error[CHUNK];
+    float *const error = p->late.error[p->late.spare];
     __m512i largest;
 
     t.kind = kind;
@@ -382,62 +449,122 @@ void chunk_quantise(progress *p, chunk_task t, chunk_kind kind, size_t col, uint
     if (p->is_wide) {
         chunk_add_wide(p, error, col);
     } else {
-        chunk_add_sums(p->errors, loss.errors);
-        chunk_add_sums(p->values, loss.values);
+        chunk_add_sums(p->errors, chunk_in_order(loss.errors, kind.is_half));
+        chunk_add_sums(p->values, chunk_in_order(loss.values, kind.is_half));
     }
     largest = _mm512_castps_si512(loss.largest);
     if (_mm512_cmp_epi32_mask(largest, chunk_set32(f32_bits(p->sums->max_error)),
-                              _MM_CMPINT_NLE) != 0)
-        note_place(error, CHUNK, (uint32_t)_mm512_reduce_max_epi32(largest), p, col);
+                              _MM_CMPINT_NLE) != 0) {
+        p->sums->max_error = f32_from_bits((uint32_t)_mm512_reduce_max_epi32(largest));
+        p->sums->max_row = p->row;
+        p->sums->max_col = col;
+        p->late.spare = !p->late.spare;
+        p->late.is_open = 1;
+    }
 }
 
+/* Find the column of the largest error, which is in a whole chunk. */
+static __attribute__((noinline))
+void chunk_find_place(const progress *p)
+{
+    _Alignas(64) float in_order[CHUNK];
+
+    chunk_put_in_order(p->late.error[!p->late.spare], p->in->values == NULL, in_order);
+    p->sums->max_col += first_place(in_order, CHUNK, f32_bits(p->sums->max_error));
+}
+
+/* ---- the kind of a chunk ---- */
+
 /*
- * The kind of a chunk. Divisors that are 2^k need no division, in a range where all magic numbers
- * and products of codes are finite and products of the smallest code are normal.
+ * 1 if products of BF16 values and the inverses of the divisors have the codes of the quotients.
+ * Products and quotients, as rounded, are each at most 2^-22 away from the exact quotient. So they
+ * can differ only if that is as close to a number between two codes or to the largest code, or, in
+ * other words, if the value is as close to such a number times the divisor. These numbers are odd
+ * integers of mantissa_bits + 2 bits times powers of two. Find the BF16 value that is close to each
+ * times the divisor, if there is one: the low half of the bits says so; and compare. Powers of two
+ * times that value give the same result. Divisors of at most 2^10 make no quotient 0.
  */
 static inline __attribute__((always_inline))
-chunk_kind chunk_find_kind(const chunk_task *t)
+int chunk_may_multiply(__m512 divisor, const chunk_inverse *inverse, __mmask16 all, form f)
 {
-    const unsigned count = CHUNK / (unsigned)t->f.width;
-    const __mmask8 all = (__mmask8)((1u << count) - 1);
-    const __m256i divisor = _mm256_maskz_loadu_epi32(all, t->in->divisor + t->block);
-    const __m256 peak = _mm256_maskz_loadu_ps(all, t->in->peak + t->block);
-    const __mmask8 is_power = _mm256_testn_epi32_mask(divisor, _mm256_set1_epi32(0x7FFFFF));
-    const __mmask8 is_safe = _mm256_cmple_epu32_mask(
-        _mm256_sub_epi32(divisor, _mm256_set1_epi32(32 << 23)), _mm256_set1_epi32(188 << 23));
-    const __mmask8 clamps = _mm256_cmp_ps_mask(peak, _mm256_set1_ps(t->f.small.largest),
-                                               _CMP_GT_OQ);
+    const __m512i from_least = _mm512_sub_epi32(_mm512_castps_si512(divisor),
+                                                chunk_set32(32 << 23));
+    __mmask16 refused = _mm512_mask_cmpgt_epu32_mask(all, from_least, chunk_set32(105 << 23));
 
-    if (t->f.is_nvfp4)
-        return (chunk_kind){ t->in->values == NULL, 1, 1 };
-    return (chunk_kind){ t->in->values == NULL, (is_power & is_safe & all) != all, clamps != 0 };
+    for (unsigned odd = 1; odd < 4u << f.small.mantissa_bits; odd += 2) {
+        const __m512 limit = _mm512_mul_ps(divisor, _mm512_set1_ps((float)odd));
+        const __m512i bits = _mm512_add_epi32(_mm512_castps_si512(limit), chunk_set32(8));
+        const __mmask16 near = _mm512_mask_testn_epi32_mask(all, bits, chunk_set32(0xFFF0));
+        const __m512 value = chunk_f32(_mm512_and_si512(bits, chunk_set32(0xFFFF0000u)));
+
+        if (near != 0)
+            refused |= _mm512_mask_cmp_ps_mask(near, chunk_multiply(value, inverse, f),
+                                               _mm512_div_ps(value, divisor), _CMP_NEQ_UQ);
+    }
+    return refused == 0;
+}
+
+/* Choose for as many blocks as fit. Divisors that are 2^k need no division, in a range where all
+ * magic numbers and products of codes are finite and products of the smallest code are normal. */
+static inline __attribute__((always_inline))
+void chunk_find_way(const quantise_input *in, size_t block, form f, chunk_way *way)
+{
+    const size_t left = (in->cols + in->block_cols - 1) / in->block_cols - block;
+    const __mmask16 all = (__mmask16)((1u << size_min(left, CHUNK_WAY_BLOCKS)) - 1);
+    const __m512i divisor = _mm512_maskz_loadu_epi32(all, in->divisor + block);
+    const __mmask16 is_power = _mm512_mask_testn_epi32_mask(all, divisor, chunk_set32(0x7FFFFF));
+    const __mmask16 is_safe = _mm512_cmple_epu32_mask(
+        _mm512_sub_epi32(divisor, chunk_set32(32 << 23)), chunk_set32(188 << 23));
+    chunk_inverse inverse;
+
+    way->first = block;
+    way->end = block + size_min(left, CHUNK_WAY_BLOCKS);
+    way->quotient = QUOTIENT_DIVIDE;
+    if (!f.is_nvfp4 && (is_power & is_safe) == all) {
+        way->quotient = QUOTIENT_POWER;
+        return;
+    }
+    inverse.near = _mm512_div_ps(_mm512_set1_ps(1.0f), chunk_f32(divisor));
+    inverse.rest = _mm512_mul_ps(_mm512_fnmadd_ps(inverse.near, chunk_f32(divisor),
+                                                  _mm512_set1_ps(1.0f)), inverse.near);
+    if (in->values == NULL && chunk_may_multiply(chunk_f32(divisor), &inverse, all, f)) {
+        way->quotient = QUOTIENT_NEAR;
+        _mm512_storeu_ps(way->inverse, inverse.near);
+        _mm512_storeu_ps(way->rest, inverse.rest);
+    }
 }
 
 static inline __attribute__((always_inline))
 void chunk_choose(progress *p, const chunk_task *t, chunk_kind kind, size_t col, uint8_t *codes)
 {
-    if (t->f.is_nvfp4 || (kind.divides && kind.clamps))
-        chunk_quantise(p, *t, (chunk_kind){ kind.is_half, 1, 1 }, col, codes);
-    else if (kind.divides)
-        chunk_quantise(p, *t, (chunk_kind){ kind.is_half, 1, 0 }, col, codes);
-    else if (kind.clamps)
-        chunk_quantise(p, *t, (chunk_kind){ kind.is_half, 0, 1 }, col, codes);
+    if (t->f.is_nvfp4 || kind.clamps)
+        chunk_quantise(p, *t, (chunk_kind){ kind.is_half, kind.quotient, 1 }, col, codes);
     else
-        chunk_quantise(p, *t, (chunk_kind){ kind.is_half, 0, 0 }, col, codes);
+        chunk_quantise(p, *t, (chunk_kind){ kind.is_half, kind.quotient, 0 }, col, codes);
 }
 
 /* Quantise CHUNK columns of a row; `col`, the first one, is a multiple of CHUNK. */
 static inline __attribute__((always_inline))
 void quantise_whole_chunk(progress *p, size_t col, form f, uint8_t *codes)
 {
-    const chunk_task t = { .in = p->in, .first = p->row * p->in->pitch + col,
-                           .block = block_at(p->in, col, f), .f = f };
-    const chunk_kind kind = chunk_find_kind(&t);
+    const quantise_input *in = p->in;
+    const int is_half = in->values == NULL;
+    const int clamps = p->saturates;
+    chunk_task t = { .in = in, .first = p->row * in->pitch + col, .block = block_at(in, col, f),
+                     .f = f, .way = &p->way };
 
-    if (kind.is_half)
-        chunk_choose(p, &t, (chunk_kind){ 1, kind.divides, kind.clamps }, col, codes);
+    if (t.block < p->way.first || t.block + CHUNK / f.width > p->way.end)
+        chunk_find_way(in, t.block, f, &p->way);
+    if (is_half && p->way.quotient == QUOTIENT_NEAR)
+        chunk_choose(p, &t, (chunk_kind){ 1, QUOTIENT_NEAR, clamps }, col, codes);
+    else if (is_half && p->way.quotient == QUOTIENT_POWER)
+        chunk_choose(p, &t, (chunk_kind){ 1, QUOTIENT_POWER, clamps }, col, codes);
+    else if (is_half)
+        chunk_choose(p, &t, (chunk_kind){ 1, QUOTIENT_DIVIDE, clamps }, col, codes);
+    else if (p->way.quotient == QUOTIENT_POWER)
+        chunk_choose(p, &t, (chunk_kind){ 0, QUOTIENT_POWER, clamps }, col, codes);
     else
-        chunk_choose(p, &t, (chunk_kind){ 0, kind.divides, kind.clamps }, col, codes);
+        chunk_choose(p, &t, (chunk_kind){ 0, QUOTIENT_DIVIDE, clamps }, col, codes);
 }
 
 #endif

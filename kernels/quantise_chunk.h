@@ -32,11 +32,37 @@ typedef struct {
     int is_nvfp4;           /* tensor scale; -0 becomes code 0; many blocks have saturated values */
 } form;
 
+/* How quotients are computed. QUOTIENT_POWER: divisors are powers of two, and nothing is divided.
+ * QUOTIENT_NEAR: values are multiplied by the divisor's inverse, see chunk_may_multiply. */
+typedef enum { QUOTIENT_POWER, QUOTIENT_NEAR, QUOTIENT_DIVIDE } chunk_quotient;
+
+enum { CHUNK_WAY_BLOCKS = 16 };
+
+/* How the blocks of one or more chunks are quantised. */
+typedef struct {
+    size_t first;
+    size_t end;             /* past the last block; 0: none yet */
+    chunk_quotient quotient;
+    float inverse[CHUNK_WAY_BLOCKS];    /* of the divisors, for QUOTIENT_NEAR */
+    float rest[CHUNK_WAY_BLOCKS];       /* what the inverses lack */
+} chunk_way;
+
+/* The errors of a chunk, and of that with the largest error so far, whose column is found at the
+ * end of the call. */
+typedef struct {
+    float (*error)[CHUNK];  /* two */
+    int spare;              /* the one for the next chunk */
+    int is_open;            /* the largest error is in the other one */
+} late_place;
+
 /* The call, the current row, and the sums so far. */
 typedef struct {
     const quantise_input *in;
     size_t row;
     int is_wide;            /* squares are F64 */
+    int saturates;          /* some block has values above the largest code */
+    chunk_way way;
+    late_place late;
     _Alignas(64) double errors[SUM_LANES];
     _Alignas(64) double values[SUM_LANES];
     quantise_sums *sums;
@@ -72,9 +98,9 @@ uint64_t count_minus_zeros(const float *values, size_t count)
     return found;
 }
 
-/* Record the place of the largest error of a chunk. Called only if it exceeds all before it. */
+/* The first of errors that has the magnitude `largest`, which one has. */
 static inline __attribute__((always_inline))
-void note_place(const float *error, size_t count, uint32_t largest, progress *p, size_t col)
+uint32_t first_place(const float *error, size_t count, uint32_t largest)
 {
     uint32_t place = CHUNK;
 
@@ -84,9 +110,7 @@ void note_place(const float *error, size_t count, uint32_t largest, progress *p,
 
         place = candidate < place ? candidate : place;
     }
-    p->sums->max_error = f32_from_bits(largest);
-    p->sums->max_row = p->row;
-    p->sums->max_col = col + place;
+    return place;
 }
 
 #endif

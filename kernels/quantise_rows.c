@@ -470,8 +470,12 @@ void note_errors(const chunk *c, size_t count, progress *p, size_t col, form f)
     }
     p->sums->rounded += rounded;
     p->sums->underflowed += underflowed;
-    if (largest > f32_bits(p->sums->max_error))
-        note_place(c->error, count, largest, p, col);
+    if (largest > f32_bits(p->sums->max_error)) {
+        p->sums->max_error = f32_from_bits(largest);
+        p->sums->max_row = p->row;
+        p->sums->max_col = col + first_place(c->error, count, largest);
+        p->late.is_open = 0;
+    }
 }
 
 static inline __attribute__((always_inline))
@@ -546,6 +550,17 @@ static float largest_value(const quantise_input *in)
     return f32_from_bits(largest);
 }
 
+/* 1 if some value is above the largest code. */
+static int saturates(const quantise_input *in, float largest)
+{
+    const size_t count = (in->cols + in->block_cols - 1) / in->block_cols;
+    int found = 0;
+
+    for (size_t b = 0; b < count; b++)
+        found |= f32_load(in->peak, b) > largest;
+    return found;
+}
+
 /* 1 if sums of squares of numbers up to `largest` need no more than the range of F32: one that
  * underflows is then too small to count. */
 static int squares_fit(float largest)
@@ -560,10 +575,12 @@ void quantise_rows(const quantise_input *in, form f, uint8_t *codes, size_t code
 {
     const unsigned codes_a_byte = f.kind == CODE_E2M1 ? 2 : 1;
     int is_wide = !squares_fit(largest_value(in));
+    _Alignas(64) float errors[2][CHUNK];
     progress p;
 
 again:
-    p = (progress){ .in = in, .is_wide = is_wide, .sums = sums };
+    p = (progress){ .in = in, .is_wide = is_wide, .saturates = saturates(in, f.small.largest),
+                    .late = { .error = errors }, .sums = sums };
     memset(sums, 0, sizeof *sums);
     for (; p.row < in->rows; p.row++) {
         uint8_t *to = codes + p.row * codes_pitch;
@@ -578,6 +595,10 @@ again:
         is_wide = 1;
         goto again;
     }
+#if HAS_VECTOR_CHUNKS
+    if (p.late.is_open)
+        chunk_find_place(&p);
+#endif
     sums->error_squares = sum_lanes(p.errors);
     sums->value_squares = sum_lanes(p.values);
 }

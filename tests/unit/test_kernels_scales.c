@@ -260,6 +260,68 @@ static void test_codes_of_every_bf16_value(void **state)
         }
 }
 
+/* Codes and sums of BF16 values, by every set, against scalar code for the same values as F32. */
+static void check_half_codes(const code_case *c)
+{
+    enum { COLS = 256, ROWS = 2 * BF16_FINITE / COLS };
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    const size_t codes_size = (size_t)ROWS * COLS / (c->format.mantissa_bits == 3 ? 1 : 2);
+    const float divisor = c->scale * c->tensor_scale;
+    float of_block[COLS];
+    float of_divisor[COLS];
+    float peak[COLS];
+    float *values = buffer_new(ROWS * COLS * sizeof *values);
+    uint16_t *halves = buffer_new(ROWS * COLS * sizeof *halves);
+    uint8_t *codes[2] = { buffer_new(ROWS * COLS), buffer_new(ROWS * COLS) };
+    quantise_sums sums[2];
+
+    for (size_t i = 0; i < COLS; i++) {
+        of_block[i] = c->scale;
+        of_divisor[i] = divisor;
+        peak[i] = INFINITY;
+    }
+    for (uint32_t i = 0; i < ROWS * COLS; i++) {
+        halves[i] = (uint16_t)(i / 2 | (i % 2) << 15);
+        values[i] = bf16_value(halves[i]);
+    }
+    memset(sums, 0, sizeof sums);
+    for (size_t s = 0; s <= set_count; s++) {
+        const quantise_input in = { s == 0 ? values : NULL, ROWS, COLS, COLS, of_block, of_divisor,
+                                    peak, c->block_cols, c->tensor_scale, halves };
+        const ckpt_kernels *k = sets[s == 0 ? 0 : s - 1];
+
+        if (c->format.mantissa_bits == 3)
+            k->quantise_e4m3(&in, codes[s > 0], COLS, &sums[s > 0]);
+        else
+            k->quantise_e2m1(&in, codes[s > 0], COLS / 2, &sums[s > 0]);
+        if (s > 0 && (memcmp(codes[0], codes[1], codes_size) != 0 ||
+                      memcmp(&sums[0], &sums[1], sizeof sums[0]) != 0))
+            fail_msg("%s: BF16 values under %a differ", k->name, (double)divisor);
+    }
+    free(codes[0]);
+    free(codes[1]);
+    free(halves);
+    free(values);
+}
+
+/* Divisors with which some BF16 value is as near as can be to the largest code or to a number
+ * between two codes: products with the inverse and quotients are then on different sides. */
+static void test_codes_of_bf16_values_next_to_a_limit(void **state)
+{
+    (void)state;
+    for (uint32_t odd = 1; odd < 32; odd += 2)
+        for (int ulps = -9; ulps <= 9; ulps++) {
+            const float value = bf16_value(0x3F80 + random32() % 128);
+            const float scale = float_of(bits_of(value / (float)odd) + (uint32_t)ulps);
+
+            check_half_codes(&(code_case){ FORMAT_E4M3, 128, scale, 1.0f });
+            check_half_codes(&(code_case){ FORMAT_E2M1, 16, 1.0f, scale });
+            if (ulps % 9 == 0)
+                check_half_codes(&(code_case){ FORMAT_E4M3, 32, ldexpf(scale, -20), 1.0f });
+        }
+}
+
 /* Every quotient in steps of 1/64, both signs and both neighbours of each, so that every half and
  * what is next to it is there: C's roundf, as ggml calls it. Scales of 1 and, in odd blocks, 0. */
 static void test_int8_codes_are_rounded_away_from_zero(void **state)
@@ -349,6 +411,7 @@ int main(void)
         cmocka_unit_test(test_nvfp4_scales_of_every_bf16_maximum),
         cmocka_unit_test(test_q8_0_scales_of_every_bf16_maximum),
         cmocka_unit_test(test_codes_of_every_bf16_value),
+        cmocka_unit_test(test_codes_of_bf16_values_next_to_a_limit),
         cmocka_unit_test(test_int8_codes_are_rounded_away_from_zero),
         cmocka_unit_test(test_group_maxima)
     };
