@@ -62,8 +62,11 @@ static const cli_option check_options_table[] = {
       "ignore config.json and what else lies beside the weights (default: members that affect the "
       "forward pass, tokenizer, chat template and prompt encoding must agree)" },
     MAIN_OPTION,
+    CLI_CONFIG_OPTION(opt.open),
     CLI_READ_OPTIONS(opt.open, opt.common)
 };
+
+static const cli_words check_words[] = { { "config", word_of_config }, { NULL, NULL } };
 
 static const cli_rule check_rules[] = {
     { "structure-only", NULL, "manifest|main|weights-only|values" },
@@ -102,6 +105,7 @@ static const cli_command check_command = {
                 "ckpt-verify check --manifest flash.json Flash-BF16\n"
                 "ckpt-verify check --values Trained",
     .options = check_options_table,
+    .words = check_words,
     .rules = check_rules,
     .arg_min = 1,
     .arg_max = 1,
@@ -123,6 +127,7 @@ static const cli_option compare_options_table[] = {
     { CLI_LIST, "up-to-rule", "RULE", &opt.rules,
       "B's quantised tensors must be what this rule (fp8-b128-ue8m0, fp4-b32-deepseek ...) makes "
       "of A's values, byte by byte, or blocks that stand for exactly A's values; may be repeated" },
+    CLI_CONFIG_OPTION(opt.open),
     { CLI_HEADING, NULL, NULL, NULL, "How far values are apart" },
     { CLI_FLAG, "stat", NULL, &opt.stat,
       "print relative Frobenius error, largest error, cosine, share and distance of changes" },
@@ -144,7 +149,9 @@ static const cli_rule compare_rules[] = {
     { NULL, NULL, NULL }
 };
 
-static const cli_words compare_words[] = { { "up-to-rule", word_of_rule }, { NULL, NULL } };
+static const cli_words compare_words[] = {
+    { "config", word_of_config }, { "up-to-rule", word_of_rule }, { NULL, NULL }
+};
 
 static const cli_command compare_command = {
     .name = "compare",
@@ -599,6 +606,45 @@ static ckpt_code put_comparison(const ckpt_comparison *result, int is_within, ck
     return code;
 }
 
+/* Open a side with --config if it has no config of its own; most often the other side has one. */
+static ckpt_code open_side(const char *path, ckpt_checkpoint **out, int *takes_config,
+                           ckpt_error *err)
+{
+    ckpt_open_options own = opt.open;
+    ckpt_error first;
+    ckpt_code first_code;
+    ckpt_code code;
+
+    own.config = NULL;
+    first_code = ckpt_open(path, &own, out, &first);
+    *takes_config = opt.open.config != NULL && (first_code != CKPT_OK || (*out)->config == NULL);
+    if (*takes_config) {
+        ckpt_close(*out);
+        *out = NULL;
+        code = ckpt_open(path, &opt.open, out, err);
+        if (first_code == CKPT_OK || code != CKPT_E_USAGE)
+            return code;
+    }
+    if (first_code != CKPT_OK)          /* the path may have a config and be wrong otherwise */
+        *err = first;
+    return first_code;
+}
+
+static ckpt_code open_sides(const char *a_path, const char *b_path, ckpt_checkpoint **a,
+                            ckpt_checkpoint **b, ckpt_error *err)
+{
+    int takes_a;
+    int takes_b;
+    ckpt_code code;
+
+    if ((code = open_side(a_path, a, &takes_a, err)) != CKPT_OK ||
+        (code = open_side(b_path, b, &takes_b, err)) != CKPT_OK)
+        return code;
+    if (opt.open.config != NULL && !takes_a && !takes_b)
+        return ckpt_fail(err, CKPT_E_USAGE, "A and B each have a config.json: leave out --config");
+    return CKPT_OK;
+}
+
 static ckpt_code compare(const char *a_path, const char *b_path, int *status, ckpt_error *err)
 {
     ckpt_checkpoint *a = NULL;
@@ -611,8 +657,7 @@ static ckpt_code compare(const char *a_path, const char *b_path, int *status, ck
     int is_within;
 
     if ((code = find_rules(rules, err)) != CKPT_OK ||
-        (code = ckpt_open(a_path, &opt.open, &a, err)) != CKPT_OK ||
-        (code = ckpt_open(b_path, &opt.open, &b, err)) != CKPT_OK ||
+        (code = open_sides(a_path, b_path, &a, &b, err)) != CKPT_OK ||
         (code = checkpoint_note_root(a, CHECKPOINT_ROOT_CHECK, &a->notes, err)) != CKPT_OK ||
         (code = checkpoint_note_root(b, CHECKPOINT_ROOT_CHECK, &b->notes, err)) != CKPT_OK)
         goto out;

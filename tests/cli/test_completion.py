@@ -23,6 +23,8 @@ OFFERED = {
     "ckpt-synth --config ": "flash pro tiny v3 kimi-k2",
     "ckpt-inspect --for ": "vllm sglang transformers megatron",
     "ckpt-verify ": "digest check compare logits certify certificate mutate",
+    "ckpt-verify check --config fl": "flash",
+    "ckpt-verify compare --config fl": "flash",
     "ckpt-verify compare --sort ": "error max cosine changed name",
     "ckpt-verify compare --up-to-rule fp8-": "fp8-ue8m0",
     "ckpt-verify certify --require ": "config tokenizer values",

@@ -101,6 +101,30 @@ def test_its_digest_by_the_config_is_that_of_the_release(ckpt, qwen, digest):
     assert out.split()[0] == digest(hf)
 
 
+def test_check_and_compare_read_by_the_config(ckpt, qwen, tmp_path):
+    config, hf, dist = qwen
+    (tmp_path / "hf.json").write_text(ckpt("ckpt-verify", "digest", "--json", hf).out)
+    ckpt("ckpt-verify", "check", "--manifest", tmp_path / "hf.json", dist, check=2)
+    ckpt("ckpt-verify", "check", "--manifest", tmp_path / "hf.json", "--config", config, dist)
+    ckpt("ckpt-verify", "compare", hf, dist, check=2)
+    ckpt("ckpt-verify", "compare", "--config", config, hf, dist)
+    ckpt("ckpt-verify", "compare", "--config", config, dist, hf)
+    ckpt("ckpt-verify", "compare", "--config", config, dist, dist)
+
+
+def test_compare_of_two_that_have_a_config_refuses_another(ckpt, qwen, tmp_path):
+    config, hf, dist = qwen
+    assert "leave out --config" in ckpt("ckpt-verify", "compare", "--config", config, hf, hf,
+                                        check=2).err
+    broken = tmp_path / "broken"
+    shutil.copytree(hf, broken)
+    next(broken.glob("*.safetensors")).write_bytes(b"")
+    assert "--config" not in ckpt("ckpt-verify", "compare", "--config", config, dist, broken,
+                                  check=2).err
+    assert "no such file" in ckpt("ckpt-verify", "compare", "--config", tmp_path / "none", dist,
+                                  dist, check=2).err
+
+
 def test_names_that_need_numbers_of_the_config_ask_for_it(ckpt, bare, tmp_path):
     err = ckpt("ckpt-shard", "--layout", "gguf", bare, tmp_path / "out", check=2).err
     assert "'num_hidden_layers' is missing" in err and "use --config FILE" in err
