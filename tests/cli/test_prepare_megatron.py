@@ -204,6 +204,21 @@ def test_options_that_do_not_suit_the_model_are_told_at_the_beginning(prepare, g
     assert failed.stdout == "" and not models.exists()
 
 
+def test_a_mirror_without_the_hub_s_headers_is_no_obstacle(prepare, golden_a, digest, tmp_path):
+    """ckpt-download hashes what it gets; what reads ranges must be told their commit."""
+    files = [Entry(p.name, data=p.read_bytes(), shape="direct",
+                   kind="lfs" if p.suffix == ".safetensors" else "git")
+             for p in golden_a.iterdir()]
+    with Hub([Repo("o/m", files)]) as hub:
+        hub.hub.hidden = ["X-Repo-Commit", "X-Linked-Etag", "ETag"]
+        done = prepare("--model-name", "m", "--model-org", "o", "--model-dir", tmp_path / "models",
+                       "--stages", "download,torch_dist",
+                       **environment(hub, tmp_path / "home", BIN=str(BUILD / "bin")))
+    assert "names neither the commit nor" in done.stderr
+    assert done.stdout.startswith("# torch_dist: its options are not checked before the download")
+    assert digest(tmp_path / "models" / "m_torch_dist", "main") == digest(golden_a, "main")
+
+
 def test_a_model_that_is_not_there_is_told_at_the_beginning(prepare, tmp_path):
     failed = prepare("--hf-checkpoint", tmp_path / "absent", "--model-dir", tmp_path / "models",
                      check=2)
