@@ -356,9 +356,10 @@ static void print_check(const char *path, const check_result *r, const file_list
     char size[CLI_SIZE_TEXT_BYTES];
 
     cli_size_text(r->stored_bytes, size);
-    printf("%s: structure is %s: %zu tensors, stored as %zu in %zu files, %s, layout %s, "
-           "family %s\n", path, r->unlisted_count == 0 ? "right" : "NOT right", r->tensor_count,
-           r->stored_count, r->file_count, size, r->layout, r->family);
+    printf("%s: structure is %s: %zu tensors, stored as %zu in %zu file%s, %s, layout "
+           "%s, family %s\n", path, r->unlisted_count == 0 ? "right" : "NOT right",
+           r->tensor_count, r->stored_count, r->file_count, r->file_count == 1 ? "" : "s", size,
+           r->layout, r->family);
     print_sums(path, &r->sums);
     if (r->stored_root != NULL)
         printf("%s: values are %s the key %s says, root %s\n", path,

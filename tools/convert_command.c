@@ -191,9 +191,9 @@ static void print_plan(const convert_command *o, const convert_job *job,
     cli_size_text(plan->tile_bytes, tile);
     if (plan->is_cut)
         snprintf(pieces, sizeof pieces, ", cut in %zu pieces", plan->piece_count);
-    printf("%zu tensors, %s -> %zu stored tensors%s, in %zu files, %s (%" PRIu64 " bytes)\n",
-           ckpt_catalog_count(plan->to), in, plan->key_count, pieces, plan->file_count, out,
-           plan->out_bytes);
+    printf("%zu tensors, %s -> %zu stored tensors%s, in %zu file%s, %s (%" PRIu64 " bytes)\n",
+           ckpt_catalog_count(plan->to), in, plan->key_count, pieces, plan->file_count,
+           plan->file_count == 1 ? "" : "s", out, plan->out_bytes);
     print_changes(plan);
     print_room(plan);
     printf("memory: %s for catalogs, %s for each thread\n", fixed, tile);
