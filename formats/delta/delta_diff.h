@@ -43,7 +43,7 @@ typedef struct {
     ckpt_source *before;
     ckpt_source *after;
     const char *directory;
-    int is_as_stored;               /* neither is a view that decodes or encodes */
+    int is_as_stored;               /* both are read from files as they are */
 } delta_pair;
 ckpt_code delta_diff(const delta_pair *pair, const delta_diff_options *options,
                      const ckpt_run_options *run, delta_changes *out, ckpt_error *err);

@@ -15,6 +15,7 @@
 #include "formats/hf.h"
 #include "formats/notes.h"
 #include "libckpt/output.h"
+#include "libckpt/packed.h"
 #include "libckpt/size.h"
 #include "libckpt/tensor.h"
 
@@ -198,9 +199,12 @@ static ckpt_code check_inputs(const delta_makings *from, ckpt_error *err)
     return code;
 }
 
-static int is_planned(const delta_target *input)
+/* 1 if small reads cost no more than large ones: a packed checkpoint is decoded by chunks, a plan and
+ * the views of a chain work on whole tiles. */
+static int is_as_stored(const delta_target *input)
 {
-    return input != NULL && input->plan != NULL;
+    return input != NULL && input->plan == NULL &&
+           packed_bytes(input->checkpoint->place.folder) == 0;
 }
 
 static ckpt_code run_job(make_job *job, ckpt_error *err)
@@ -208,7 +212,7 @@ static ckpt_code run_job(make_job *job, ckpt_error *err)
     const delta_makings *from = job->from;
     const char *directory = output_directory(job->output);
     const delta_pair pair = { from->model, from->before, from->after, directory,
-                              !is_planned(from->inputs[0]) && !is_planned(from->inputs[1]) };
+                              is_as_stored(from->inputs[0]) && is_as_stored(from->inputs[1]) };
     ckpt_run_options run = job->options->run;
     size_t count;
     ckpt_code code;
