@@ -12,7 +12,8 @@
 #include "libckpt/sink.h"
 #include "libckpt/size.h"
 
-enum { BUFFER_CHANGES = 1 << 14, NAME_BYTES = 64, PIECE_BYTES = 1 << 17 };
+enum { BUFFER_CHANGES = 1 << 14, NAME_BYTES = 64, PIECE_BYTES = 1 << 17,
+       TILE_BYTES = 2 * PIECE_BYTES };
 
 /* Changes of one tensor in encoding overwrite. Their count precedes them in the frame but is not
  * known yet, so positions and values are kept in two files. */
@@ -372,7 +373,7 @@ static uint64_t *choose_tiles(const delta_pair *pair)
 
         rows[i] = source_tile_rows(t);
         if (pair->is_as_stored && t->scale_dtype == CKPT_NONE)
-            rows[i] = size_min(rows[i], size_max(PIECE_BYTES / row_bytes, 1));
+            rows[i] = size_min(rows[i], size_max(TILE_BYTES / row_bytes, 1));
     }
     return rows;
 }
