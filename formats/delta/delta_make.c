@@ -199,8 +199,8 @@ static ckpt_code check_inputs(const delta_makings *from, ckpt_error *err)
     return code;
 }
 
-/* 1 if small reads cost no more than large ones: a packed checkpoint is decoded by chunks, a plan and
- * the views of a chain work on whole tiles. */
+/* 1 if small reads cost no more than large ones: a packed checkpoint is decoded by chunks, a plan
+ * and the views of a chain work on whole tiles. */
 static int is_as_stored(const delta_target *input)
 {
     return input != NULL && input->plan == NULL &&
