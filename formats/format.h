@@ -110,6 +110,9 @@ struct ckpt_format {
      * *is_there: 0 if it is absent or not a number. NULL: the format stores no arguments. */
     ckpt_code (*read_argument)(const ckpt_checkpoint *c, const char *name, uint64_t *out,
                                int *is_there, ckpt_error *err);
+    /* The same for a text, which is yours to free; *out: NULL if it is absent or not a text. */
+    ckpt_code (*read_text_argument)(const ckpt_checkpoint *c, const char *name, char **out,
+                                    ckpt_error *err);
     /* Fill the first group of *out, whose place and options are set. */
     ckpt_code (*open)(ckpt_checkpoint *out, ckpt_error *err);
     /* Read the tokenizer of a checkpoint with has_vocabulary; *out is yours to release, also on

@@ -11,7 +11,7 @@
 #include "notes.h"
 #include "libckpt/recognise.h"
 
-enum { INDEX_BYTES_MAX = 1 << 28 };
+enum { INDEX_BYTES_MAX = 1 << 28, RELEASE_BYTES_MAX = 255 };
 
 /* A single file of several. */
 static ckpt_code remark_part(ckpt_checkpoint *c, ckpt_error *err)
@@ -66,6 +66,27 @@ static ckpt_code remark_consolidated(ckpt_checkpoint *c, ckpt_error *err)
                     "families read the form of Hugging Face");
 }
 
+/* miles and slime record the release from which training began: a folder, or its name on a hub. */
+void checkpoint_config_hint(const ckpt_checkpoint *c, char out[CONFIG_HINT_BYTES])
+{
+    char *release = NULL;
+    ckpt_error ignored;             /* it is only a hint: what cannot be read is told elsewhere */
+    size_t length;
+
+    out[0] = '\0';
+    if (c->format->read_text_argument == NULL ||
+        c->format->read_text_argument(c, "hf_checkpoint", &release, &ignored) != CKPT_OK ||
+        release == NULL)
+        return;
+    length = strlen(release);
+    while (length > 1 && release[length - 1] == '/')
+        length--;
+    if (length > 0 && length <= RELEASE_BYTES_MAX)
+        snprintf(out, CONFIG_HINT_BYTES, " (its args name hf_checkpoint '%.*s': give --config "
+                 "%.*s/config.json)", (int)length, release, (int)length, release);
+    free(release);
+}
+
 /*
  * Megatron writes no config.json. Its arguments name no model, and keys of a decoder with grouped
  * queries are alike in several families: how many heads are in a row is not to be guessed.
@@ -74,6 +95,7 @@ static ckpt_code remark_megatron(ckpt_checkpoint *c, ckpt_error *err)
 {
     static const char decoder[] = "decoder.layers.";
     const ckpt_catalog *names = store_names(c->store);
+    char hint[CONFIG_HINT_BYTES];
     size_t i = 0;
 
     if (c->config != NULL || c->options.map_file != NULL || c->format->read_argument == NULL ||
@@ -84,9 +106,10 @@ static ckpt_code remark_megatron(ckpt_checkpoint *c, ckpt_error *err)
         i++;
     if (i == ckpt_catalog_count(names))
         return CKPT_OK;
+    checkpoint_config_hint(c, hint);
     return note_add(&c->notes, err, "these are keys of Megatron's decoder, but there is no "
                     "config.json, which tells family and heads: tensors are read as stored; "
-                    "--config FILE gives one");
+                    "--config FILE gives one%s", hint);
 }
 
 /* The number `total_size` of the index's `metadata`; *found 0: absent, or not an integer. */

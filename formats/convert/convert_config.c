@@ -11,6 +11,7 @@
 #include "libckpt/config_compare.h"
 #include "formats/mp.h"
 #include "formats/notes.h"
+#include "formats/remarks.h"
 
 /* 1 if there are quantised weights and none stays so: config.json need not describe the scheme. */
 static int drops_scheme(const job_plan *plan)
@@ -236,11 +237,14 @@ static ckpt_code note_recoded(job_plan *plan, ckpt_error *err)
 /* Trainers write none, and no server loads weights without it. */
 static ckpt_code note_no_config(job_plan *plan, ckpt_error *err)
 {
+    char hint[CONFIG_HINT_BYTES];
+
     if (plan->config_text != NULL || plan->options.format != &format_hf ||
         convert_keeps_layout(plan))
         return CKPT_OK;
+    checkpoint_config_hint(plan->source, hint);
     return note_add(&plan->notes, err, "no config.json is written, as '%s' has none: servers need "
-                    "it, and --config FILE gives one", plan->options.source);
+                    "it, and --config FILE gives one%s", plan->options.source, hint);
 }
 
 ckpt_code convert_plan_config(job_plan *plan, ckpt_error *err)

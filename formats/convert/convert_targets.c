@@ -9,6 +9,7 @@
 #include "formats/maps.h"
 #include "formats/mp.h"
 #include "formats/notes.h"
+#include "formats/remarks.h"
 #include "libckpt/tensor_class.h"
 #include "libckpt/text.h"
 
@@ -402,8 +403,11 @@ static ckpt_code check_layout(const job_plan *plan, ckpt_error *err)
 
 static ckpt_code fail_no_config(const job_plan *plan, ckpt_error *err)
 {
+    char hint[CONFIG_HINT_BYTES];
+
+    checkpoint_config_hint(plan->source, hint);
     return ckpt_fail(err, CKPT_E_USAGE, "'%s' has no config.json, which tells its weights: "
-                     "give --config FILE or --like ORIGINAL", plan->options.source);
+                     "give --config FILE or --like ORIGINAL%s", plan->options.source, hint);
 }
 
 static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)

@@ -409,6 +409,7 @@ const ckpt_format format_torch_dist = {
     .weights = CKPT_BF16,           /* Megatron trains in BF16 */
     .detect = detect,
     .read_argument = torch_dist_read_argument,
+    .read_text_argument = torch_dist_read_text_argument,
     .open = open_directory,
     .split = torch_dist_split,
     .lay_out = torch_dist_lay_out,

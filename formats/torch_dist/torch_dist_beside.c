@@ -167,3 +167,20 @@ ckpt_code torch_dist_read_argument(const ckpt_checkpoint *c, const char *name, u
     common_pt_free(common);
     return CKPT_OK;
 }
+
+ckpt_code torch_dist_read_text_argument(const ckpt_checkpoint *c, const char *name, char **out,
+                                        ckpt_error *err)
+{
+    common_pt *common;
+    const common_arg *arg;
+    ckpt_code code = find_common(c, &common, err);
+
+    *out = NULL;
+    if (code != CKPT_OK || common == NULL)
+        return code;
+    arg = common_pt_find(common, name);
+    if (arg != NULL && arg->kind == COMMON_TEXT && (*out = strdup(arg->text)) == NULL)
+        code = ckpt_fail_memory(err, "an argument", strlen(arg->text));
+    common_pt_free(common);
+    return code;
+}

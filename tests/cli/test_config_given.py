@@ -1,6 +1,9 @@
 """--config: checkpoints that have no config.json, as trainers write them."""
+import argparse
 import json
+import pickle
 import shutil
+import zipfile
 
 import pytest
 
@@ -66,6 +69,43 @@ def test_a_source_with_its_own_config_is_refused(ckpt, golden_a, bare, tmp_path)
     err = ckpt("ckpt-convert", "--config", tmp_path / "broken.json", bare, tmp_path / "out",
                check=2).err
     assert "is not an object" in err and not (tmp_path / "out").exists()
+
+
+def trained_from(dist, **args):
+    """Put the arguments of a run in place of those that a torch_dist has."""
+    path, = dist.rglob("common.pt")
+    common = {"args": argparse.Namespace(**args), "iteration": 1, "checkpoint_version": 3.0}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("common/data.pkl", pickle.dumps(common, 2))
+        archive.writestr("common/version", "3\n")
+
+
+@pytest.mark.parametrize("release, file", [("/models/V4", "/models/V4/config.json"),
+                                           ("/models/V4/", "/models/V4/config.json"),
+                                           ("org/name", "org/name/config.json")])
+def test_the_release_in_the_arguments_is_named(ckpt, bare, qwen, tmp_path, release, file):
+    """It is named and not opened: the folder is not there."""
+    hint = f"(its args name hf_checkpoint '{release.rstrip('/')}': give --config {file})"
+    shutil.copytree(bare, tmp_path / "dist")
+    trained_from(tmp_path / "dist", hf_checkpoint=release)
+    err = ckpt("ckpt-convert", "--quantize", "v4-release", tmp_path / "dist", tmp_path / "out",
+               check=2).err
+    assert err.rstrip().endswith("give --config FILE " + hint)
+    done = ckpt("ckpt-shard", "--layout", "hf", "--json", tmp_path / "dist", tmp_path / "hf").json
+    assert any("no config.json is written" in n and n.endswith(hint) for n in done["notes"])
+    shutil.copytree(qwen[2], tmp_path / "qwen")
+    trained_from(tmp_path / "qwen", hf_checkpoint=release)
+    note, = ckpt("ckpt-inspect", "--json", tmp_path / "qwen").json["notes"]
+    assert note.endswith(hint)
+
+
+@pytest.mark.parametrize("release", [None, 7, "", "/x" * 200])
+def test_arguments_that_name_no_release_give_no_hint(ckpt, bare, tmp_path, release):
+    shutil.copytree(bare, tmp_path / "dist")
+    trained_from(tmp_path / "dist", hf_checkpoint=release)
+    err = ckpt("ckpt-convert", "--quantize", "v4-release", tmp_path / "dist", tmp_path / "out",
+               check=2).err
+    assert err.rstrip().endswith("give --config FILE")
 
 
 QWEN = {"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
