@@ -432,25 +432,24 @@ void chunk_count(progress *p, const chunk_codes *c, size_t col, form f)
 }
 
 static inline __attribute__((always_inline))
-void chunk_quantise(progress *p, chunk_task t, chunk_kind kind, size_t col, uint8_t *codes)
+void chunk_quantise(progress *p, const chunk_task *t, const chunk_constants *constants, size_t col,
+                    uint8_t *codes)
 {
-    const chunk_constants constants = make_chunk_constants();
     chunk_loss loss = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
     float *const error = p->late.error[p->late.spare];
     __m512i largest;
 
-    t.kind = kind;
     for (size_t at = 0; at < CHUNK; at += 64) {
-        chunk_codes c = chunk_step(&t, at, &constants, error, &loss);
+        chunk_codes c = chunk_step(t, at, constants, error, &loss);
 
-        chunk_store(&t, at, &c, codes);
-        chunk_count(p, &c, col + at, t.f);
+        chunk_store(t, at, &c, codes);
+        chunk_count(p, &c, col + at, t->f);
     }
     if (p->is_wide) {
         chunk_add_wide(p, error, col);
     } else {
-        chunk_add_sums(p->errors, chunk_in_order(loss.errors, kind.is_half));
-        chunk_add_sums(p->values, chunk_in_order(loss.values, kind.is_half));
+        chunk_add_sums(p->errors, chunk_in_order(loss.errors, t->kind.is_half));
+        chunk_add_sums(p->values, chunk_in_order(loss.values, t->kind.is_half));
     }
     largest = _mm512_castps_si512(loss.largest);
     if (_mm512_cmp_epi32_mask(largest, chunk_set32(f32_bits(p->sums->max_error)),
@@ -461,6 +460,26 @@ void chunk_quantise(progress *p, chunk_task t, chunk_kind kind, size_t col, uint
         p->late.spare = !p->late.spare;
         p->late.is_open = 1;
     }
+}
+
+/* Quantise chunks of the row from column `col` on, as many as go the same way. Returns the column
+ * after them. Specialised for `kind`. */
+static inline __attribute__((always_inline))
+size_t chunk_quantise_run(progress *p, chunk_kind kind, size_t col, form f, uint8_t *codes)
+{
+    const quantise_input *in = p->in;
+    const chunk_constants constants = make_chunk_constants();
+    chunk_task t = { .in = in, .first = p->row * in->pitch + col, .block = block_at(in, col, f),
+                     .f = f, .kind = kind, .way = &p->way };
+
+    do {
+        chunk_quantise(p, &t, &constants, col, codes);
+        codes += f.kind == CODE_E2M1 ? CHUNK / 2 : CHUNK;
+        col += CHUNK;
+        t.first += CHUNK;
+        t.block = block_at(in, col, f);
+    } while (col + CHUNK <= in->cols && t.block + CHUNK / f.width <= p->way.end);
+    return col;
 }
 
 /* Find the column of the largest error, which is in a whole chunk. */
@@ -535,36 +554,33 @@ void chunk_find_way(const quantise_input *in, size_t block, form f, chunk_way *w
 }
 
 static inline __attribute__((always_inline))
-void chunk_choose(progress *p, const chunk_task *t, chunk_kind kind, size_t col, uint8_t *codes)
+size_t chunk_choose(progress *p, chunk_kind kind, size_t col, form f, uint8_t *codes)
 {
-    if (t->f.is_nvfp4 || kind.clamps)
-        chunk_quantise(p, *t, (chunk_kind){ kind.is_half, kind.quotient, 1 }, col, codes);
-    else
-        chunk_quantise(p, *t, (chunk_kind){ kind.is_half, kind.quotient, 0 }, col, codes);
+    if (f.is_nvfp4 || kind.clamps)
+        return chunk_quantise_run(p, (chunk_kind){ kind.is_half, kind.quotient, 1 }, col, f, codes);
+    return chunk_quantise_run(p, (chunk_kind){ kind.is_half, kind.quotient, 0 }, col, f, codes);
 }
 
-/* Quantise CHUNK columns of a row; `col`, the first one, is a multiple of CHUNK. */
+/* Quantise one or more whole chunks of a row; `col`, the first column, is a multiple of CHUNK.
+ * Returns the column after them. */
 static inline __attribute__((always_inline))
-void quantise_whole_chunk(progress *p, size_t col, form f, uint8_t *codes)
+size_t quantise_whole_chunks(progress *p, size_t col, form f, uint8_t *codes)
 {
-    const quantise_input *in = p->in;
-    const int is_half = in->values == NULL;
+    const int is_half = p->in->values == NULL;
     const int clamps = p->saturates;
-    chunk_task t = { .in = in, .first = p->row * in->pitch + col, .block = block_at(in, col, f),
-                     .f = f, .way = &p->way };
+    const size_t block = block_at(p->in, col, f);
 
-    if (t.block < p->way.first || t.block + CHUNK / f.width > p->way.end)
-        chunk_find_way(in, t.block, f, &p->way);
+    if (block < p->way.first || block + CHUNK / f.width > p->way.end)
+        chunk_find_way(p->in, block, f, &p->way);
     if (is_half && p->way.quotient == QUOTIENT_NEAR)
-        chunk_choose(p, &t, (chunk_kind){ 1, QUOTIENT_NEAR, clamps }, col, codes);
-    else if (is_half && p->way.quotient == QUOTIENT_POWER)
-        chunk_choose(p, &t, (chunk_kind){ 1, QUOTIENT_POWER, clamps }, col, codes);
-    else if (is_half)
-        chunk_choose(p, &t, (chunk_kind){ 1, QUOTIENT_DIVIDE, clamps }, col, codes);
-    else if (p->way.quotient == QUOTIENT_POWER)
-        chunk_choose(p, &t, (chunk_kind){ 0, QUOTIENT_POWER, clamps }, col, codes);
-    else
-        chunk_choose(p, &t, (chunk_kind){ 0, QUOTIENT_DIVIDE, clamps }, col, codes);
+        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_NEAR, clamps }, col, f, codes);
+    if (is_half && p->way.quotient == QUOTIENT_POWER)
+        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_POWER, clamps }, col, f, codes);
+    if (is_half)
+        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_DIVIDE, clamps }, col, f, codes);
+    if (p->way.quotient == QUOTIENT_POWER)
+        return chunk_choose(p, (chunk_kind){ 0, QUOTIENT_POWER, clamps }, col, f, codes);
+    return chunk_choose(p, (chunk_kind){ 0, QUOTIENT_DIVIDE, clamps }, col, f, codes);
 }
 
 #endif

@@ -506,12 +506,6 @@ void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *co
     const float *src;
     chunk c;
 
-#if HAS_VECTOR_CHUNKS
-    if (count == CHUNK && f.kind != CODE_INT8) {
-        quantise_whole_chunk(p, col, f, codes);
-        return;
-    }
-#endif
     src = chunk_values(p, col, count, wide);
     if (count < padded) {
         memset(c.error + count, 0, (padded - count) * sizeof *c.error);
@@ -586,6 +580,10 @@ again:
         uint8_t *to = codes + p.row * codes_pitch;
         size_t col = 0;
 
+#if HAS_VECTOR_CHUNKS
+        while (f.kind != CODE_INT8 && col + CHUNK <= in->cols)
+            col = quantise_whole_chunks(&p, col, f, to + col / codes_a_byte);
+#endif
         for (; col + CHUNK <= in->cols; col += CHUNK)
             quantise_columns(&p, col, CHUNK, f, to + col / codes_a_byte);
         if (col < in->cols)
