@@ -90,7 +90,7 @@ def test_the_release_in_the_arguments_is_named(ckpt, bare, qwen, tmp_path, relea
     trained_from(tmp_path / "dist", hf_checkpoint=release)
     err = ckpt("ckpt-convert", "--quantize", "v4-release", tmp_path / "dist", tmp_path / "out",
                check=2).err
-    assert err.rstrip().endswith("give --config FILE " + hint)
+    assert err.rstrip().endswith("give --config FILE or --like ORIGINAL " + hint)
     done = ckpt("ckpt-shard", "--layout", "hf", "--json", tmp_path / "dist", tmp_path / "hf").json
     assert any("no config.json is written" in n and n.endswith(hint) for n in done["notes"])
     shutil.copytree(qwen[2], tmp_path / "qwen")
@@ -105,7 +105,7 @@ def test_arguments_that_name_no_release_give_no_hint(ckpt, bare, tmp_path, relea
     trained_from(tmp_path / "dist", hf_checkpoint=release)
     err = ckpt("ckpt-convert", "--quantize", "v4-release", tmp_path / "dist", tmp_path / "out",
                check=2).err
-    assert err.rstrip().endswith("give --config FILE")
+    assert err.rstrip().endswith("give --config FILE or --like ORIGINAL")
 
 
 QWEN = {"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
