@@ -368,7 +368,9 @@ static const char *find_meant_scheme(const char *path, size_t size)
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strlen(known[i]) == size && strncasecmp(path, known[i], size) == 0)
             return strncmp(path, known[i], size) == 0 ? NULL : known[i];
-    return size >= 3 && strspn(path, "htpsHTPS") == size ? "https" : NULL;
+    if (strspn(path, "htpsHTPS") != size || size < 3 || strncasecmp(path, "ssh", size) == 0)
+        return NULL;
+    return "https";
 }
 
 static int recognise_url(const char *path, char out[RECOGNISE_BYTES])

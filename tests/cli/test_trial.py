@@ -381,6 +381,7 @@ ckpt-inspect tiny/model-00001-of-00005.safetensors/ | without the '/' at its end
 ckpt-inspect '~/tiny' | a shell replaces ~ where an unquoted word
 ckpt-inspect htps://huggingface.co/a/b | did you mean 'https://huggingface.co/a/b'?
 ckpt-inspect https:/huggingface.co/a/b | did you mean 'https://huggingface.co/a/b'?
+ckpt-inspect ssh://me@host/V4 | is a URL that this command does not read: download it first
 ckpt-inspect HF://a/b | did you mean 'hf://a/b'?
 ckpt-inspect hf//a/b | did you mean 'hf://a/b'?
 ckpt-inspect file:///models/V4 | did you mean '/models/V4'?
