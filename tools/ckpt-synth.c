@@ -154,23 +154,53 @@ static ckpt_code cut_ratios(synth_job *job, uint64_t layers, ckpt_error *err)
     return code;
 }
 
-static ckpt_code cut_layers(synth_job *job, ckpt_error *err)
+/* The part of the config in which the number of layers is found, see config_number.h; NULL: its
+ * root. */
+static const char *layers_part(const json_value *config)
 {
-    uint64_t layers;
+    for (int i = 0; i < CONFIG_LANGUAGE_PARTS; i++)
+        if (config_member_here(json_member(config, config_language_parts[i]),
+                               CONFIG_LAYER_COUNT) != NULL)
+            return config_language_parts[i];
+    return NULL;
+}
+
+static ckpt_code put_layers(synth_job *job, ckpt_error *err)
+{
+    const char *part = layers_part(json_root(job->config));
+    char *text = NULL;
+    char *edited = NULL;
     char number[24];
     ckpt_code code;
 
-    if (opt.layers == UINT64_MAX ||
-        !json_u64(json_member(json_root(job->config), CONFIG_LAYER_COUNT), &layers))
+    snprintf(number, sizeof number, "%llu", (unsigned long long)opt.layers);
+    if (part == NULL)
+        return edit(job, CONFIG_LAYER_COUNT, number, err);
+    if ((code = json_member_text(job->text, part, &text, err)) == CKPT_OK &&
+        (code = json_edit(text, CONFIG_LAYER_COUNT, number, &edited, err)) == CKPT_OK)
+        code = edit(job, part, edited, err);
+    free(edited);
+    free(text);
+    return code;
+}
+
+static ckpt_code cut_layers(synth_job *job, ckpt_error *err)
+{
+    uint64_t layers;
+    ckpt_code code;
+
+    if (opt.layers == UINT64_MAX)
         return CKPT_OK;
+    if (!json_u64(config_member(json_root(job->config), CONFIG_LAYER_COUNT), &layers))
+        return ckpt_fail(err, CKPT_E_USAGE, "--layers: the config has no '%s'",
+                         CONFIG_LAYER_COUNT);
     if (opt.layers > layers)
         return ckpt_fail(err, CKPT_E_USAGE, "--layers %llu: the config has only %llu",
                          (unsigned long long)opt.layers, (unsigned long long)layers);
     if (opt.layers == layers)
         return CKPT_OK;
-    snprintf(number, sizeof number, "%llu", (unsigned long long)opt.layers);
     if ((code = cut_ratios(job, layers, err)) != CKPT_OK ||
-        (code = edit(job, CONFIG_LAYER_COUNT, number, err)) != CKPT_OK)
+        (code = put_layers(job, err)) != CKPT_OK)
         return code;
     json_free(job->config);
     job->config = NULL;

@@ -88,6 +88,25 @@ def test_fewer_layers(ckpt, tmp_path):
     ckpt("ckpt-verify", "digest", tmp_path / "out")
 
 
+def test_layers_of_a_language_model_are_those_of_its_own_config(ckpt, tmp_path):
+    """Whatever the root says; a config that tells no number is refused."""
+    text = {"model_type": "qwen3_vl_text", "hidden_size": 64, "intermediate_size": 128,
+            "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 32, "vocab_size": 256}
+    config = {"model_type": "qwen3_vl", "num_hidden_layers": 9, "text_config": text}
+    (tmp_path / "vl.json").write_text(json.dumps(config))
+    ckpt("ckpt-synth", "--config", tmp_path / "vl.json", "--layers", "2", tmp_path / "out")
+    config["text_config"]["num_hidden_layers"] = 2
+    assert json.loads((tmp_path / "out/config.json").read_text()) == config
+    assert {n.split(".")[3] for n in Model(tmp_path / "out").index()["weight_map"]
+            if ".layers." in n} == {"0", "1"}
+    del config["text_config"]["num_hidden_layers"], config["num_hidden_layers"]
+    (tmp_path / "none.json").write_text(json.dumps(config))
+    err = ckpt("ckpt-synth", "--config", tmp_path / "none.json", "--layers", "2", tmp_path / "none",
+               check=2).err
+    assert "--layers: the config has no 'num_hidden_layers'" in err
+
+
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_full_size_headers_are_the_published_ones(ckpt, tmp_path, name):
     """Sparse files: real headers, real sizes, no disk."""
