@@ -340,6 +340,16 @@ time.sleep(1000)
     assert err.count("\n") == 1
 
 
+def test_a_parent_that_ignores_the_end_of_children_hides_no_failure(download, tmp_path):
+    """Its children inherit that; the kernel then keeps no status for who waits."""
+    words = [BUILD / "bin/ckpt-download", *download.words("--delete-source", "--then"),
+             BUILD / "bin/ckpt-convert", "--bogus", download.folder, tmp_path / "R"]
+    done = subprocess.run(["env", "--ignore-signal=CHLD", *map(str, words)], env=download.env,
+                          capture_output=True, text=True, timeout=180)
+    assert done.returncode == 2 and "would fail: ckpt-convert: unknown option" in done.stderr
+    assert not download.folder.exists()
+
+
 def test_a_converter_whose_download_died_at_once_never_starts(download, hub, results, fault,
                                                               tmp_path):
     """Killed between the fork and the request to die with its parent: the child must see that."""

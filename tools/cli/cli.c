@@ -26,10 +26,11 @@ static void hold_standard_streams(void)
             return;
 }
 
-/* Both then show up as write errors with a message, instead of killing the process; see
- * cli_finish. */
+/* Two then show up as write errors with a message, instead of killing the process; see cli_finish.
+ * A parent that ignores the end of its children must not make us ignore that of ours. */
 static void ignore_signals(void)
 {
+    signal(SIGCHLD, SIG_DFL);
     cli_pipe_is_ignored = signal(SIGPIPE, SIG_IGN) == SIG_IGN;
     file_limit_is_ignored = signal(SIGXFSZ, SIG_IGN) == SIG_IGN;
 }
