@@ -147,6 +147,22 @@ static int is_same_map(const ckpt_map *a, const ckpt_map *b)
            strcmp(a->prefix == NULL ? "" : a->prefix, b->prefix == NULL ? "" : b->prefix) == 0;
 }
 
+/* Refuse a tensor whose new name stands for another one: the copy would have another value root. */
+static ckpt_code check_new_name(const job_plan *plan, const char *name, const char *was,
+                                const char *is, ckpt_error *err)
+{
+    char read[MAP_NAME_BYTES] = "";
+    map_captures captures;
+    const map_rule *rule = map_find_stored(plan->map, is, &captures);
+
+    if (rule != NULL && rule->kind == MAP_TENSOR && rule->piece_count == 1 &&
+        (!map_expand(rule->pieces[0].logical, &captures, read) || strcmp(read, name) != 0))
+        return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' of '%s' is not of the language model, but "
+                         "called as if: it would be written as '%s', which is '%s'; rename it",
+                         was, plan->options.source, is, read);
+    return CKPT_OK;
+}
+
 /* Tensors beside a language model whose names look as if they were inside it get its prefix. */
 ckpt_code convert_note_names(job_plan *plan, ckpt_error *err)
 {
@@ -154,6 +170,7 @@ ckpt_code convert_note_names(job_plan *plan, ckpt_error *err)
     const ckpt_catalog *logical = source->layout->logical;
     const char *first[2] = { NULL, NULL };
     size_t count = 0;
+    ckpt_code code;
 
     if (plan->map == NULL || source->format->map_names != NULL ||
         plan->options.format->map_names != NULL || !is_same_map(source->map, plan->map))
@@ -167,14 +184,17 @@ ckpt_code convert_note_names(job_plan *plan, ckpt_error *err)
         if (plan->origins[i] != NULL || was == NULL || is == NULL || strcmp(was, is) == 0 ||
             ckpt_catalog_at(logical, (size_t)from)->part_names != to->part_names)
             continue;
+        if ((code = check_new_name(plan, to->name, was, is, err)) != CKPT_OK)
+            return code;
         if (count++ == 0) {
             first[0] = was;
             first[1] = is;
         }
     }
     return count == 0 ? CKPT_OK
-                      : note_add(&plan->notes, err, "%zu tensors are written under other names; "
-                                 "the first was '%s' and is '%s'", count, first[0], first[1]);
+                      : note_add(&plan->notes, err, "%zu tensor%s written under another name: "
+                                 "'%s' became '%s'", count, count == 1 ? " is" : "s are each",
+                                 first[0], first[1]);
 }
 
 ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err)

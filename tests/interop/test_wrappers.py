@@ -75,15 +75,26 @@ def test_a_copy_has_the_same_names_or_says_which_not(ckpt, digest, model, tmp_pa
     safetensors_torch.save_file(tensors, path / "model.safetensors")
     notes = ckpt(*copy, path, tmp_path / "same").json["notes"]
     assert copied(tmp_path / "same") == sorted(tensors)
-    assert not any("under other names" in n for n in notes)
+    assert not any("under another name" in n for n in notes)
     tensors["layers.1.other"] = torch.ones(3)
     safetensors_torch.save_file(tensors, path / "model.safetensors")
     notes = ckpt(*copy, path, tmp_path / "other").json["notes"]
     name = PREFIX[model[1]] + "layers.1.other"
     assert set(copied(tmp_path / "other")) ^ set(tensors) == {"layers.1.other", name}
-    assert f"1 tensors are written under other names; the first was 'layers.1.other' and is " \
-        f"'{name}'" in notes
+    assert f"1 tensor is written under another name: 'layers.1.other' became '{name}'" in notes
     assert digest(tmp_path / "other") == digest(path)
+
+
+@pytest.mark.parametrize("model", ["glm4v_moe"], indirect=True)
+def test_a_name_that_means_another_tensor_inside_is_refused(ckpt, model, tmp_path):
+    """The layer behind the last one is a prediction layer inside, and has another name there."""
+    names, path, tensors = model[1:]
+    tensors["layers.2.other"] = torch.ones(3)
+    safetensors_torch.save_file(tensors, path / "model.safetensors")
+    err = ckpt("ckpt-convert", "--dtype", "keep", "--experts", "keep", path, tmp_path / "out",
+               check=2).err
+    assert f"'{PREFIX[names]}layers.2.other', which is 'mtp.0.other'" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_language_model_is_built_from_its_own_config(ckpt, digest, model, tmp_path):
