@@ -254,6 +254,8 @@ static ckpt_code read_line(char **line, size_t *room, int *is_end, ckpt_error *e
                    : ckpt_fail(err, CKPT_E_IO, "cannot read standard input: %s", strerror(errno));
     if (size > 0 && (*line)[size - 1] == '\n')
         (*line)[--size] = '\0';
+    if (size > 0 && (*line)[size - 1] == '\r')         /* as on Windows */
+        (*line)[--size] = '\0';
     return run_text_check_bytes("a line of standard input", *line, (size_t)size, err);
 }
 

@@ -269,6 +269,12 @@ def test_clear_forgets_and_exit_ends(ckpt, golden_a, tokenizer):
     assert both == first + first and first.strip()
 
 
+def test_a_line_of_the_loop_may_end_as_on_windows(ckpt, golden_a, tokenizer):
+    lines = ["hi", "/clear", "hi", "/exit", "hi"]
+    assert talk(ckpt, golden_a, tokenizer, [line + "\r" for line in lines], "--generate", "4") == \
+        talk(ckpt, golden_a, tokenizer, lines, "--generate", "4")
+
+
 def read_until(terminal, end):
     out = b""
     while not out.endswith(end):
