@@ -429,9 +429,9 @@ static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
     if (quantise.is_given)
         code = plan_quantise(from, plan->source->official, &quantise, plan->rules,
                              &plan->targets, err);
-    else if ((code = codes_check_policy(from, &policy, err)) == CKPT_OK)
-        code = plan_targets(from, plan->source->official, &policy, &plan->targets, err);
-    if (code == CKPT_E_USAGE && !quantise.is_given && plan->source->config == NULL)
+    else if ((code = codes_check_policy(from, &policy, err)) == CKPT_OK &&
+             (code = plan_targets(from, plan->source->official, &policy, &plan->targets, err)) ==
+                 CKPT_E_USAGE && plan->source->config == NULL)
         return fail_no_config(plan, err);          /* that is why nothing is known of its weights */
     if (code != CKPT_OK)
         return code;
