@@ -148,24 +148,29 @@ static ckpt_code find_common(const ckpt_checkpoint *c, common_pt **out, ckpt_err
     return code;
 }
 
+/* *arg: NULL if there is none of that name. It is part of *common, which is yours to free. */
+static ckpt_code find_argument(const ckpt_checkpoint *c, const char *name, common_pt **common,
+                               const common_arg **arg, ckpt_error *err)
+{
+    const ckpt_code code = find_common(c, common, err);
+
+    *arg = code == CKPT_OK && *common != NULL ? common_pt_find(*common, name) : NULL;
+    return code;
+}
+
 ckpt_code torch_dist_read_argument(const ckpt_checkpoint *c, const char *name, uint64_t *out,
                                    int *is_there, ckpt_error *err)
 {
     common_pt *common;
     const common_arg *arg;
-    ckpt_code code = find_common(c, &common, err);
+    const ckpt_code code = find_argument(c, name, &common, &arg, err);
 
-    *is_there = 0;
-    if (code != CKPT_OK || common == NULL)
-        return code;
-    arg = common_pt_find(common, name);
-    if (arg != NULL && (arg->kind == COMMON_BOOL || arg->kind == COMMON_INT) &&
-        arg->integer >= 0) {
+    *is_there = arg != NULL && (arg->kind == COMMON_BOOL || arg->kind == COMMON_INT) &&
+                arg->integer >= 0;
+    if (*is_there)
         *out = (uint64_t)arg->integer;
-        *is_there = 1;
-    }
     common_pt_free(common);
-    return CKPT_OK;
+    return code;
 }
 
 ckpt_code torch_dist_read_text_argument(const ckpt_checkpoint *c, const char *name, char **out,
@@ -173,12 +178,9 @@ ckpt_code torch_dist_read_text_argument(const ckpt_checkpoint *c, const char *na
 {
     common_pt *common;
     const common_arg *arg;
-    ckpt_code code = find_common(c, &common, err);
+    ckpt_code code = find_argument(c, name, &common, &arg, err);
 
     *out = NULL;
-    if (code != CKPT_OK || common == NULL)
-        return code;
-    arg = common_pt_find(common, name);
     if (arg != NULL && arg->kind == COMMON_TEXT && (*out = strdup(arg->text)) == NULL)
         code = ckpt_fail_memory(err, "an argument", strlen(arg->text));
     common_pt_free(common);
