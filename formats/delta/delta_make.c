@@ -136,14 +136,15 @@ static ckpt_code note_drift(make_job *job, ckpt_error *err)
                     drifted.changed_elements, drifted.elements);
 }
 
-static ckpt_code write_delta(make_job *job, size_t count, ckpt_error *err)
+static ckpt_code write_delta(make_job *job, size_t count, const ckpt_run_options *run,
+                             ckpt_error *err)
 {
     const delta_make_options *o = job->options;
     delta_content content = {
         .version = job->out->version, .base_version = job->base_version,
         .container = o->container, .encoding = o->diff.encoding, .checksum = o->diff.checksum,
         .file_bytes_max = o->file_bytes_max, .entries = job->entries, .count = count,
-        .with_side = 1, .quantised_by = o->layout.words.quantise,
+        .run = run, .with_side = 1, .quantised_by = o->layout.words.quantise,
         .base = job->out->before, .result = job->out->after,
         .total_count = job->out->summary.total.tensor_count,
         .total_bytes = job->out->summary.total.bytes,
@@ -235,7 +236,7 @@ static ckpt_code run_job(make_job *job, ckpt_error *err)
     if (from->structure != NULL &&
         (code = delta_structure_write(from->structure, directory, err)) != CKPT_OK)
         return code;
-    if ((code = write_delta(job, count, err)) == CKPT_OK && job->options->send_to != NULL)
+    if ((code = write_delta(job, count, &run, err)) == CKPT_OK && job->options->send_to != NULL)
         code = delta_stream_send(directory, *job->options->send_to, err);
     return code;
 }

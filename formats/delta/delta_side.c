@@ -226,25 +226,41 @@ ckpt_code delta_roots_check_main(const char *path, const char *whose, const delt
                      "%s", path, whose, got->main, told->main);
 }
 
-static ckpt_code put_files(json_writer *w, const char *directory, const file_list *files,
+static ckpt_code find_hash(const char *directory, const delta_side *side, const char *name,
+                           char out[SHA256_HEX], ckpt_error *err)
+{
+    char *path;
+    ckpt_code code;
+
+    for (size_t i = 0; i < side->hash_count; i++) {
+        if (strcmp(side->hashes[i].name, name) == 0) {
+            memcpy(out, side->hashes[i].sha256, SHA256_HEX);
+            return CKPT_OK;
+        }
+    }
+    if ((path = file_join(directory, name)) == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(directory));
+    code = sha256_file(path, out, err);
+    free(path);
+    return code;
+}
+
+static ckpt_code put_files(json_writer *w, const char *directory, const delta_side *side,
                            ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
 
     json_member_array(w, "files");
-    for (size_t i = 0; i < files->count && code == CKPT_OK; i++) {
+    for (size_t i = 0; i < side->files->count && code == CKPT_OK; i++) {
+        const char *name = side->files->names[i];
         char hex[SHA256_HEX];
-        char *path = file_join(directory, files->names[i]);
 
-        if (path == NULL)
-            return ckpt_fail_memory(err, "a path", strlen(directory));
-        if ((code = sha256_file(path, hex, err)) == CKPT_OK) {
-            json_put_object(w);
-            json_member_string(w, "name", files->names[i]);
-            json_member_string(w, "sha256", hex);
-            json_put_object_end(w);
-        }
-        free(path);
+        if ((code = find_hash(directory, side, name, hex, err)) != CKPT_OK)
+            break;
+        json_put_object(w);
+        json_member_string(w, "name", name);
+        json_member_string(w, "sha256", hex);
+        json_put_object_end(w);
     }
     json_put_array_end(w);
     return code;
@@ -308,7 +324,7 @@ ckpt_code delta_side_write(const char *directory, const delta_side *side, ckpt_e
     json_member_u64(&w, "bytes", side->total_bytes);
     json_member_u64(&w, "elements", side->element_count);
     json_put_object_end(&w);
-    code = put_files(&w, directory, side->files, err);
+    code = put_files(&w, directory, side, err);
     put_carried(&w, side);
     if (side->structure != NULL)
         delta_structure_put(&w, side->structure);

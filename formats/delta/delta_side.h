@@ -34,6 +34,12 @@ typedef struct {
     uint64_t changed_elements;
 } delta_side_tensor;
 
+/* A file whose hash is known. */
+typedef struct {
+    const char *name;
+    char sha256[CKPT_ROOT_HEX];
+} delta_file_hash;
+
 typedef struct {
     const char *quantised_by;
     const delta_roots *base;
@@ -41,7 +47,9 @@ typedef struct {
     size_t total_count;
     uint64_t total_bytes;
     uint64_t element_count;
-    const file_list *files;              /* in `directory`, to be hashed */
+    const file_list *files;              /* in `directory` */
+    const delta_file_hash *hashes;       /* of some of them; the others are hashed */
+    size_t hash_count;
     const delta_file *carried;
     size_t carried_count;
     const delta_side_tensor *tensors;
@@ -49,7 +57,7 @@ typedef struct {
     const struct delta_shape *structure;     /* or NULL */
 } delta_side;
 
-/* Hash the files and write DELTA_SIDE_FILE into `directory`. */
+/* Write DELTA_SIDE_FILE into `directory`. */
 ckpt_code delta_side_write(const char *directory, const delta_side *side, ckpt_error *err);
 
 #endif

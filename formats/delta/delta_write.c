@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "delta_frames.h"
 #include "delta_side.h"
 #include "delta_skyrl.h"
 #include "delta_structure.h"
@@ -12,9 +13,8 @@
 #include "formats/safetensors.h"
 #include "libckpt/buffer.h"
 #include "libckpt/output.h"
-#include "libckpt/size.h"
 
-enum { COPY_BYTES = 1 << 18, KEY_BYTES = MAP_NAME_BYTES + 16 };
+enum { KEY_BYTES = MAP_NAME_BYTES + 16 };
 
 static int compare_entries(const void *left, const void *right)
 {
@@ -106,38 +106,7 @@ static ckpt_code lay_out(const delta_content *c, const uint32_t *files, uint32_t
     return code == CKPT_OK ? safetensors_lay_out(store, NULL, err) : code;
 }
 
-/* ---- bytes ---- */
-
-static ckpt_code copy_frame(const delta_entry *e, ckpt_file *to, uint64_t offset, char *buffer,
-                            ckpt_error *err)
-{
-    ckpt_code code = CKPT_OK;
-
-    for (uint64_t at = 0; at < e->packed_bytes && code == CKPT_OK;) {
-        const size_t take = (size_t)size_min(e->packed_bytes - at, COPY_BYTES);
-
-        if ((code = file_read_at(e->from, e->offset + at, buffer, take, err)) == CKPT_OK)
-            code = file_write_at(to, offset + at, buffer, take, err);
-        at += take;
-    }
-    return code;
-}
-
-static ckpt_code copy_frames(const delta_content *c, ckpt_store *store, ckpt_error *err)
-{
-    char *buffer = malloc(COPY_BYTES);
-    ckpt_code code = CKPT_OK;
-
-    if (buffer == NULL)
-        return ckpt_fail_memory(err, "a copy buffer", COPY_BYTES);
-    for (size_t i = 0; i < c->count && code == CKPT_OK; i++) {
-        const ckpt_tensor *t = ckpt_catalog_at(store->catalog, i);
-
-        code = copy_frame(&c->entries[i], store->files[t->file].file, t->offset, buffer, err);
-    }
-    free(buffer);
-    return code;
-}
+/* ---- the index ---- */
 
 /* Separators as in the JSON of existing writers: ", " and ": ". */
 static void put_pair(byte_buffer *out, const char *separator, const char *key, const char *value)
@@ -201,7 +170,8 @@ static ckpt_code list_files(const delta_content *c, const ckpt_store *store, fil
 }
 
 static ckpt_code write_side(const char *directory, const delta_content *c,
-                            const ckpt_store *store, ckpt_error *err)
+                            const ckpt_store *store, const delta_file_hash *hashes,
+                            ckpt_error *err)
 {
     file_list files = { NULL, 0 };
     delta_side_tensor *tensors = calloc(c->count + 1, sizeof *tensors);
@@ -209,6 +179,7 @@ static ckpt_code write_side(const char *directory, const delta_content *c,
         .quantised_by = c->quantised_by,
         .base = &c->base, .result = &c->result, .total_count = c->total_count,
         .total_bytes = c->total_bytes, .element_count = c->element_count, .files = &files,
+        .hashes = hashes, .hash_count = store->file_count,
         .carried = c->carried, .carried_count = c->carried_count, .tensors = tensors,
         .tensor_count = c->count, .structure = c->structure,
     };
@@ -237,6 +208,7 @@ ckpt_code delta_write(const char *directory, delta_content *c, ckpt_error *err)
 {
     uint32_t *files = calloc(c->count + 1, sizeof *files);
     ckpt_store *store = store_create(directory);
+    delta_file_hash *hashes = NULL;
     ckpt_code code;
 
     if (files == NULL || store == NULL) {
@@ -247,15 +219,21 @@ ckpt_code delta_write(const char *directory, delta_content *c, ckpt_error *err)
         qsort(c->entries, c->count, sizeof *c->entries, compare_entries);
     if (c->container == DELTA_FOR_SKYRL && (code = delta_skyrl_check(c, err)) != CKPT_OK)
         goto out;
-    if ((code = lay_out(c, files, divide(c, files), store, err)) == CKPT_OK &&
-        (code = output_make_files(store, err)) == CKPT_OK &&
-        (code = copy_frames(c, store, err)) == CKPT_OK &&
+    if ((code = lay_out(c, files, divide(c, files), store, err)) != CKPT_OK)
+        goto out;
+    if ((hashes = calloc(store->file_count + 1, sizeof *hashes)) == NULL) {
+        code = ckpt_fail_memory(err, "hashes", store->file_count);
+        goto out;
+    }
+    if ((code = output_make_files(store, err)) == CKPT_OK &&
+        (code = delta_frames_write(c, store, hashes, err)) == CKPT_OK &&
         (code = store_close_files(store, err)) == CKPT_OK &&
         (code = c->container == DELTA_FOR_SKYRL ? delta_skyrl_write(directory, c, store, err)
                                                 : write_index(directory, c, store, err)) ==
             CKPT_OK && c->with_side)
-        code = write_side(directory, c, store, err);
+        code = write_side(directory, c, store, hashes, err);
 out:
+    free(hashes);
     store_free(store);
     free(files);
     return code;

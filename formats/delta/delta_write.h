@@ -31,6 +31,7 @@ typedef struct {
     uint64_t file_bytes_max;
     delta_entry *entries;           /* sorted by name here */
     size_t count;
+    const ckpt_run_options *run;    /* threads that copy, and when to stop */
     int with_side;
     const char *quantised_by;       /* rules that made the tensors; or NULL */
     delta_roots base;
