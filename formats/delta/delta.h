@@ -95,6 +95,7 @@ typedef struct {
     char base_version[DELTA_VERSION_BYTES];
     delta_encoding encoding;
     checksum_kind checksum;
+    char (*sha256)[CKPT_ROOT_HEX];  /* by file of it, as told; empty: not told. NULL: none is */
     delta_tensor *tensors;          /* by tensor of store->catalog */
     size_t count;
     int has_side;
@@ -120,9 +121,13 @@ int delta_detect(const folder_place *place);
 
 /*
  * Open a delta: reads index and headers, but no frames. Index and files must agree in both
- * directions. *out is yours to close.
+ * directions. *out is yours to close. The second one leaves delta_check_data to the caller.
  */
 ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err);
+ckpt_code delta_open_unproven(const char *path, ckpt_delta **out, ckpt_error *err);
+/* Check the SHA-256 of its data files, as far as they are told. `stop` as in sha256_of. */
+ckpt_code delta_check_data(const ckpt_delta *delta, int (*stop)(void *context), void *context,
+                           ckpt_error *err);
 void delta_close(ckpt_delta *delta);           /* NULL is fine */
 
 /* Add its data files and the files that it carries to the fingerprint of a run. */

@@ -9,12 +9,72 @@
 #include "formats/notes.h"
 #include "libckpt/packed.h"
 
+/* ---- the proof of the deltas' files, beside the work ---- */
+
+static int should_stop(void *context)
+{
+    const apply_job *job = context;
+    const ckpt_run_options *run = &job->options->run;
+
+    return delta_proof_has_failed(job->proof) ||
+           (run->cancel != NULL && run->cancel(run->context));
+}
+
+static void tell_progress(void *context, uint64_t done_bytes, uint64_t total_bytes)
+{
+    const ckpt_run_options *run = &((const apply_job *)context)->options->run;
+
+    if (run->progress != NULL)
+        run->progress(run->context, done_bytes, total_bytes);
+}
+
+static void tell_phase(void *context, const char *name, uint64_t later_bytes)
+{
+    const ckpt_run_options *run = &((const apply_job *)context)->options->run;
+
+    if (run->phase != NULL)
+        run->phase(run->context, name, later_bytes);
+}
+
+static ckpt_code begin_proof(apply_job *job, ckpt_error *err)
+{
+    job->run = job->options->run;
+    job->run.fixed_bytes += DELTA_PROOF_BYTES;
+    job->run.cancel = should_stop;
+    job->run.progress = tell_progress;
+    job->run.phase = tell_phase;
+    job->run.context = job;
+    return delta_proof_begin(&job->chain, job->run.thread_count, &job->proof, err);
+}
+
+/* The result of the work becomes that of the proof if this fails: frames of a damaged file may well
+ * have failed first. */
+static ckpt_code end_proof(apply_job *job, ckpt_code code, ckpt_error *err)
+{
+    const int is_needed = code == CKPT_OK || code == CKPT_E_FORMAT || code == CKPT_E_DIFFERENT;
+    delta_proof *proof = job->proof;
+    ckpt_code proven = CKPT_OK;
+    ckpt_error error;
+
+    job->proof = NULL;
+    if (proof == NULL)
+        return code;
+    if (is_needed || delta_proof_has_failed(proof))
+        proven = delta_proof_end(proof, &error);
+    else
+        delta_proof_abort(proof);
+    if (proven == CKPT_OK)
+        return code;
+    *err = error;
+    return proven;
+}
+
 /* ---- tensors ---- */
 
 static ckpt_code check_tensors(apply_job *job, ckpt_error *err)
 {
     static const sink_ops ops = { NULL, sink_put_nothing, NULL, NULL };
-    const ckpt_run_options run = delta_views_run(&job->views, &job->options->run, 0);
+    const ckpt_run_options run = delta_views_run(&job->views, &job->run, 0);
     ckpt_sink nowhere = { &ops };
 
     return ckpt_copy_in_order(job->views.result, &nowhere, NULL, &run, err);
@@ -22,7 +82,7 @@ static ckpt_code check_tensors(apply_job *job, ckpt_error *err)
 
 static ckpt_code write_tensors(apply_job *job, ckpt_error *err)
 {
-    const ckpt_run_options run = delta_views_run(&job->views, &job->options->run, 0);
+    const ckpt_run_options run = delta_views_run(&job->views, &job->run, 0);
     const file_sink_options options = {
         .store = job->store,
         .layout = job->views.model.layout,
@@ -129,7 +189,22 @@ static ckpt_code take_counts(apply_job *job, ckpt_error *err)
     return note_foreign(job, err);
 }
 
-static ckpt_code run_job(apply_job *job, ckpt_error *err)
+/* Refuse what cannot be changed in place. */
+static ckpt_code check_in_place(const apply_job *job, ckpt_error *err)
+{
+    const delta_apply_options *o = job->options;
+
+    if (job->views.real != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' adds or removes tensors, for which its base "
+                         "cannot be changed in place: apply to a new DST",
+                         job->chain.deltas[0]->path);
+    if (!o->dry_run && packed_bytes(job->views.checkpoint->place.folder) > 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a packed checkpoint, which cannot be changed "
+                         "in place: apply to a new DST", o->base);
+    return CKPT_OK;
+}
+
+static ckpt_code open_job(apply_job *job, ckpt_error *err)
 {
     const delta_apply_options *o = job->options;
     const delta_patch_options patch = { .skip_before = o->check == DELTA_CHECK_NONE };
@@ -141,33 +216,48 @@ static ckpt_code run_job(apply_job *job, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a packed checkpoint, which cannot be changed "
                          "in place: give DST, or unpack it first (ckpt-delta apply --base none)",
                          o->base);
-    if ((code = delta_chain_open(o->base, o->deltas, o->delta_count, &job->chain, err)) !=
+    if ((code = delta_chain_open_unproven(o->base, o->deltas, o->delta_count, &job->chain, err)) !=
             CKPT_OK ||
+        (code = begin_proof(job, err)) != CKPT_OK ||
         (code = delta_views_open(&job->chain, &open, &patch, &job->views, err)) != CKPT_OK ||
         (code = take_counts(job, err)) != CKPT_OK ||
         (code = delta_apply_check_files(job, err)) != CKPT_OK)
         return code;
-    if (o->in_place && job->views.real != NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' adds or removes tensors, for which its base "
-                         "cannot be changed in place: apply to a new DST",
-                         job->chain.deltas[0]->path);
+    return o->in_place ? check_in_place(job, err) : CKPT_OK;
+}
+
+/* All that is read and checked; without a target nothing is written. */
+static ckpt_code run_tensors(apply_job *job, ckpt_error *err)
+{
+    const int writes = job->options->target != NULL;
+    ckpt_code code;
+
+    if (writes && (code = delta_apply_begin(job, err)) != CKPT_OK)
+        return code;
+    if ((code = writes ? write_tensors(job, err) : check_tensors(job, err)) == CKPT_OK &&
+        (code = delta_apply_check_roots(job, err)) == CKPT_OK && writes)
+        code = delta_apply_check_inputs(job, err);
+    code = end_proof(job, code, err);
+    job->is_refused = code == CKPT_E_FORMAT || code == CKPT_E_DIFFERENT || code == CKPT_E_USAGE;
+    return code;
+}
+
+static ckpt_code run_job(apply_job *job, ckpt_error *err)
+{
+    const delta_apply_options *o = job->options;
+    ckpt_code code = open_job(job, err);
+
+    /* In place the first write is to the base. */
+    if (code != CKPT_OK || o->dry_run || o->in_place)
+        code = end_proof(job, code, err);
+    if (code != CKPT_OK)
+        return code;
     if (o->dry_run)
         return o->target == NULL ? CKPT_OK : delta_apply_find_room(job, err);
-    if (o->in_place && packed_bytes(job->views.checkpoint->place.folder) > 0)
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a packed checkpoint, which cannot be changed "
-                         "in place: apply to a new DST", o->base);
     if (o->in_place)
         return delta_apply_in_place(job, err);
-    if (o->target == NULL)
-        return (code = check_tensors(job, err)) != CKPT_OK ? code
-                                                            : delta_apply_check_roots(job, err);
-    if ((code = delta_apply_begin(job, err)) != CKPT_OK)
-        return code;
-    if ((code = write_tensors(job, err)) == CKPT_OK &&
-        (code = delta_apply_check_roots(job, err)) == CKPT_OK)
-        code = delta_apply_check_inputs(job, err);
-    job->is_refused = code == CKPT_E_FORMAT || code == CKPT_E_DIFFERENT || code == CKPT_E_USAGE;
-    if (code != CKPT_OK || (code = write_beside(job, err)) != CKPT_OK)
+    if ((code = run_tensors(job, err)) != CKPT_OK || o->target == NULL ||
+        (code = write_beside(job, err)) != CKPT_OK)
         return code;
     return store_close_files(job->store, err);
 }
@@ -197,6 +287,7 @@ ckpt_code delta_apply(const delta_apply_options *options, delta_outcome *out, ck
 
     *out = (delta_outcome){ .tensor_count = 0 };
     code = end_job(&job, run_job(&job, err), err);
+    delta_proof_abort(job.proof);
     store_free(job.store);
     delta_views_release(&job.views);
     delta_chain_release(&job.chain);

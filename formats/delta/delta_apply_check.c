@@ -4,6 +4,7 @@
 
 #include "delta_apply_private.h"
 #include "delta_names.h"
+#include "delta_side.h"
 #include "formats/notes.h"
 #include "libckpt/sha256.h"
 
@@ -102,9 +103,8 @@ ckpt_code delta_apply_check_carried(const ckpt_delta *d, const delta_file *f, ck
 
     if (path == NULL)
         return ckpt_fail_memory(err, "a path", strlen(f->carried));
-    if ((code = sha256_file(path, got, err)) == CKPT_OK && strcmp(got, f->sha256) != 0)
-        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' is damaged: expected SHA-256 %s, got %s", path,
-                         f->sha256, got);
+    if ((code = sha256_file(path, got, err)) == CKPT_OK)
+        code = delta_side_check_hash(path, f->sha256, got, err);
     free(path);
     return code;
 }

@@ -3,6 +3,7 @@
 #define CKPT_DELTA_APPLY_PRIVATE_H
 
 #include "delta_apply.h"
+#include "delta_proof.h"
 #include "delta_views.h"
 #include "libckpt/output.h"
 
@@ -11,6 +12,8 @@ typedef struct {
     delta_outcome *out;
     delta_chain chain;
     delta_views views;
+    ckpt_run_options run;          /* the caller's, stopped too when the proof fails */
+    delta_proof *proof;            /* of the deltas' files, beside the work; NULL: it has ended */
     ckpt_store *store;             /* of the target; NULL: nothing is written, or in place */
     ckpt_output *output;
     file_list names;               /* of all files of the target */

@@ -162,7 +162,7 @@ static ckpt_code open_all(delta_chain *chain, ckpt_error *err)
     if (chain->deltas == NULL)
         return ckpt_fail_memory(err, "a chain of deltas", chain->paths.count);
     for (size_t i = begin; i < chain->paths.count && code == CKPT_OK; i++) {
-        code = delta_open(chain->paths.names[i], &chain->deltas[chain->count], err);
+        code = delta_open_unproven(chain->paths.names[i], &chain->deltas[chain->count], err);
         if (code == CKPT_OK && chain->count > 0 && chain->deltas[chain->count]->is_structural)
             code = ckpt_fail(err, CKPT_E_USAGE, "'%s' adds or removes tensors: it must be the "
                              "first delta; apply those before it on their own",
@@ -177,8 +177,8 @@ static ckpt_code open_all(delta_chain *chain, ckpt_error *err)
     return code;
 }
 
-ckpt_code delta_chain_open(const char *base, char *const *paths, size_t count, delta_chain *out,
-                           ckpt_error *err)
+ckpt_code delta_chain_open_unproven(const char *base, char *const *paths, size_t count,
+                                    delta_chain *out, ckpt_error *err)
 {
     ckpt_code code = CKPT_OK;
 
@@ -186,6 +186,16 @@ ckpt_code delta_chain_open(const char *base, char *const *paths, size_t count, d
     for (size_t i = 0; i < count && code == CKPT_OK; i++)
         code = add_path(paths[i], &out->paths, err);
     return code == CKPT_OK ? open_all(out, err) : code;
+}
+
+ckpt_code delta_chain_open(const char *base, char *const *paths, size_t count, delta_chain *out,
+                           ckpt_error *err)
+{
+    ckpt_code code = delta_chain_open_unproven(base, paths, count, out, err);
+
+    for (size_t i = 0; i < out->count && code == CKPT_OK; i++)
+        code = delta_check_data(out->deltas[i], NULL, NULL, err);
+    return code;
 }
 
 void delta_chain_release(delta_chain *chain)

@@ -21,6 +21,9 @@ typedef struct {
  */
 ckpt_code delta_chain_open(const char *base, char *const *paths, size_t count, delta_chain *out,
                            ckpt_error *err);
+/* The same without delta_check_data of the deltas. */
+ckpt_code delta_chain_open_unproven(const char *base, char *const *paths, size_t count,
+                                    delta_chain *out, ckpt_error *err);
 void delta_chain_release(delta_chain *chain);
 
 #endif

@@ -8,6 +8,7 @@
 #include "formats/hf.h"
 #include "libckpt/memory.h"
 #include "libckpt/packed.h"
+#include "libckpt/sha256.h"
 #include "libckpt/values.h"
 
 enum { MANIFEST_BYTES_MAX = 1 << 28 };
@@ -55,7 +56,7 @@ static ckpt_code fail_not_delta(const ckpt_delta *d, ckpt_error *err)
                      "whose metadata has delta_encoding", d->path, HF_INDEX_FILE);
 }
 
-ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err)
+ckpt_code delta_open_unproven(const char *path, ckpt_delta **out, ckpt_error *err)
 {
     ckpt_delta *d = calloc(1, sizeof *d);
     ckpt_code code;
@@ -92,6 +93,33 @@ ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err)
     return code;
 }
 
+ckpt_code delta_open(const char *path, ckpt_delta **out, ckpt_error *err)
+{
+    ckpt_code code = delta_open_unproven(path, out, err);
+
+    if (code == CKPT_OK && (code = delta_check_data(*out, NULL, NULL, err)) != CKPT_OK) {
+        delta_close(*out);
+        *out = NULL;
+    }
+    return code;
+}
+
+ckpt_code delta_check_data(const ckpt_delta *d, int (*stop)(void *context), void *context,
+                           ckpt_error *err)
+{
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; d->sha256 != NULL && i < d->store->file_count && code == CKPT_OK; i++) {
+        const ckpt_file *file = d->store->files[i].file;
+        char got[SHA256_HEX];
+
+        if (d->sha256[i][0] != '\0' &&
+            (code = sha256_of(file, stop, context, got, err)) == CKPT_OK)
+            code = delta_side_check_hash(file_path(file), d->sha256[i], got, err);
+    }
+    return code;
+}
+
 void delta_close(ckpt_delta *d)
 {
     if (d == NULL)
@@ -99,6 +127,7 @@ void delta_close(ckpt_delta *d)
     store_free(d->store);
     folder_place_release(&d->place);
     arena_release(&d->memory);
+    free(d->sha256);
     free(d->tensors);
     free(d->files);
     free(d->weights);

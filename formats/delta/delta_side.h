@@ -24,6 +24,10 @@
  * nothing if the file does not exist. */
 ckpt_code delta_side_read(ckpt_delta *delta, ckpt_error *err);
 
+/* CKPT_E_FORMAT unless a file of the delta has the SHA-256 that is told. */
+ckpt_code delta_side_check_hash(const char *path, const char *told, const char *got,
+                                ckpt_error *err);
+
 /* The entry of a changed tensor. */
 typedef struct {
     const ckpt_tensor *tensor;           /* as stored */

@@ -594,3 +594,23 @@ def test_damage_behind_the_side_file_is_found(ckpt, steps, deltas, tmp_path):
     data[-20] ^= 4
     path.write_bytes(data)
     assert "is damaged" in ckpt("ckpt-delta", "verify", steps[0], delta, check=2).err
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_nothing_appears_before_the_data_files_are_proven(ckpt, steps, deltas, tmp_path, threads):
+    """All but the hash is right: the frames are, and so is what they make."""
+    delta, base = tmp_path / "d", tmp_path / "base"
+    shutil.copytree(deltas / "weight_v000001", delta)
+    shutil.copytree(steps[0], base)
+    side = json.loads((delta / SIDE).read_text())
+    told = next(f for f in side["files"] if f["name"].endswith(".safetensors"))
+    told["sha256"] = told["sha256"][::-1]
+    (delta / SIDE).write_text(json.dumps(side))
+    for action, *paths in (("apply", base, delta, tmp_path / "out"),
+                           ("apply", "--dry-run", base, delta, tmp_path / "out"),
+                           ("apply", "--in-place", base, delta), ("verify", base, delta),
+                           ("reverse", base, delta, tmp_path / "out"), ("inspect", delta)):
+        said = ckpt("ckpt-delta", action, *paths, "--threads", threads, check=2).err
+        assert f"{told['name']}' is damaged: expected SHA-256 {told['sha256']}" in said, action
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "d"]
+    assert tree(base) == tree(steps[0])
