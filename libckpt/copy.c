@@ -22,8 +22,8 @@ typedef struct {
     size_t end;
 } lane;
 
-/* COPY_IN_ORDER: in lanes, but a tensor is never shared by threads. COPY_TOGETHER: all threads take
- * tiles from one lane. */
+/* COPY_IN_ORDER: in lanes, but threads share a tensor only if they take turns. COPY_TOGETHER: all
+ * threads take tiles from one lane. */
 typedef enum { COPY_IN_LANES, COPY_IN_ORDER, COPY_TOGETHER } copy_order;
 
 /* Shared by the threads; `lock` guards the members below it. */
@@ -32,7 +32,7 @@ typedef struct {
     ckpt_sink *sink;
     const ckpt_run_options *options;
     copy_order order;
-    const uint64_t *tile_rows; /* indexed by tensor; NULL: source_tile_rows */
+    copy_tiles tiles;
     uint64_t tile_bytes;
     uint64_t total_bytes;
     pthread_mutex_t done_lock; /* one call of the sink's tensor_done at a time */
@@ -79,6 +79,7 @@ static void fail_job(copy_job *job, ckpt_code code, const ckpt_error *err)
         return;
     job->code = code;
     job->error = *err;
+    turns_stop(job->tiles.turns);
 }
 
 /* Called without the loop's lock: the sink may wait for a disk, and only threads that finish a
@@ -133,7 +134,8 @@ static lane *find_lane(copy_job *job, lane *own)
             longest = &job->lanes[l];
     left = longest->end - longest->tensor;
     if (left < 2)                          /* one tensor left: threads share its tiles */
-        return left == 0 || job->order == COPY_IN_ORDER ? NULL : longest;
+        return left == 0 || (job->order == COPY_IN_ORDER && job->tiles.turns == NULL) ? NULL
+                                                                                      : longest;
     own->tensor = longest->end - left / 2;
     own->row = 0;
     own->end = longest->end;
@@ -154,8 +156,8 @@ static int take_from(copy_job *job, lane *from, source_range *range)
             continue;
         range->tensor = from->tensor;
         range->row = from->row;
-        range->row_count = size_min(job->tile_rows != NULL ? job->tile_rows[from->tensor]
-                                                           : source_tile_rows(t),
+        range->row_count = size_min(job->tiles.rows != NULL ? job->tiles.rows[from->tensor]
+                                                            : source_tile_rows(t),
                                     rows - from->row);
         range->want = SOURCE_WANT_ALL;
         from->row += range->row_count;
@@ -417,12 +419,13 @@ ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options
     return copy_tensors(&job, err);
 }
 
-ckpt_code ckpt_copy_in_order(ckpt_source *source, ckpt_sink *sink, const uint64_t *tile_rows,
+ckpt_code ckpt_copy_in_order(ckpt_source *source, ckpt_sink *sink, const copy_tiles *tiles,
                              const ckpt_run_options *options, ckpt_error *err)
 {
-    copy_job job = { .source = source, .sink = sink, .options = options, .order = COPY_IN_ORDER,
-                     .tile_rows = tile_rows };
+    copy_job job = { .source = source, .sink = sink, .options = options, .order = COPY_IN_ORDER };
 
+    if (tiles != NULL)
+        job.tiles = *tiles;
     return copy_tensors(&job, err);
 }
 

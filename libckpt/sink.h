@@ -10,6 +10,7 @@
 #include "digest.h"
 #include "source.h"
 #include "store.h"
+#include "turns.h"
 
 typedef struct ckpt_sink ckpt_sink;
 
@@ -44,12 +45,19 @@ ckpt_code sink_put_nothing(ckpt_sink *self, const source_range *range, const ckp
 ckpt_code ckpt_copy(ckpt_source *source, ckpt_sink *sink, const ckpt_run_options *options,
                     ckpt_error *err);
 
+/* How the tiles of a tensor come in order. */
+typedef struct {
+    const uint64_t *rows;     /* of a tile by tensor, at most source_tile_rows; NULL: these */
+    copy_turns *turns;        /* sources and sinks take turns: see below. Or NULL */
+} copy_tiles;
+
 /*
  * The same for sources and sinks that process a tensor as a stream: one thread moves all tiles of a
- * tensor, in the order of their rows, before it begins another tensor. After a failure some tensors
- * are unfinished. tile_rows: rows of a tile by tensor, at most source_tile_rows; NULL: these.
+ * tensor, in the order of their rows, before it begins another tensor. With turns, threads without
+ * a tensor of their own share one: its tiles are still handed out in order, and what must see them
+ * in order waits for its turn (turns.h). After a failure some tensors are unfinished.
  */
-ckpt_code ckpt_copy_in_order(ckpt_source *source, ckpt_sink *sink, const uint64_t *tile_rows,
+ckpt_code ckpt_copy_in_order(ckpt_source *source, ckpt_sink *sink, const copy_tiles *tiles,
                              const ckpt_run_options *options, ckpt_error *err);
 
 /* The same, but all threads work on neighbouring tiles, from the first tensor to the last. For runs

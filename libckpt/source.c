@@ -61,3 +61,12 @@ void source_part_rows(const ckpt_tensor *tensor, ckpt_part part, const source_ra
         *row_count = 1;
     }
 }
+
+uint64_t source_part_offset(const ckpt_tensor *tensor, ckpt_part part, const source_range *range)
+{
+    uint64_t row;
+    uint64_t row_count;
+
+    source_part_rows(tensor, part, range, &row, &row_count);
+    return row * ckpt_part_row_bytes(tensor, part);
+}

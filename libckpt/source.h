@@ -66,6 +66,8 @@ void source_scale_rows(const ckpt_tensor *tensor, const source_range *range, uin
  * whole tensor it is row 0. */
 void source_part_rows(const ckpt_tensor *tensor, ckpt_part part, const source_range *range,
                       uint64_t *row, uint64_t *row_count);
+/* The first byte of a range in a part of the tensor. */
+uint64_t source_part_offset(const ckpt_tensor *tensor, ckpt_part part, const source_range *range);
 /* 1 if the bytes of this part in the tile of this range are to be counted, hashed or written. A
  * part that is one number for the whole tensor comes with every tile, but counts in the first. */
 static inline int source_has_part(const source_range *range, ckpt_part part)

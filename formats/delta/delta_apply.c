@@ -75,14 +75,16 @@ static ckpt_code check_tensors(apply_job *job, ckpt_error *err)
 {
     static const sink_ops ops = { NULL, sink_put_nothing, NULL, NULL };
     const ckpt_run_options run = delta_views_run(&job->views, &job->run, 0);
+    const copy_tiles tiles = { .turns = &job->turns };
     ckpt_sink nowhere = { &ops };
 
-    return ckpt_copy_in_order(job->views.result, &nowhere, NULL, &run, err);
+    return ckpt_copy_in_order(job->views.result, &nowhere, &tiles, &run, err);
 }
 
 static ckpt_code write_tensors(apply_job *job, ckpt_error *err)
 {
     const ckpt_run_options run = delta_views_run(&job->views, &job->run, 0);
+    const copy_tiles tiles = { .turns = &job->turns };
     const file_sink_options options = {
         .store = job->store,
         .layout = job->views.model.layout,
@@ -95,7 +97,7 @@ static ckpt_code write_tensors(apply_job *job, ckpt_error *err)
 
     if ((code = sink_files_create(&options, &sink, err)) == CKPT_OK &&
         (code = sink_files_resume(sink, &run, &job->out->kept_count, err)) == CKPT_OK)
-        code = ckpt_copy_in_order(job->views.result, sink, NULL, &run, err);
+        code = ckpt_copy_in_order(job->views.result, sink, &tiles, &run, err);
     sink_files_free(sink);
     return code;
 }
@@ -207,7 +209,8 @@ static ckpt_code check_in_place(const apply_job *job, ckpt_error *err)
 static ckpt_code open_job(apply_job *job, ckpt_error *err)
 {
     const delta_apply_options *o = job->options;
-    const delta_patch_options patch = { .skip_before = o->check == DELTA_CHECK_NONE };
+    const delta_patch_options patch = { .skip_before = o->check == DELTA_CHECK_NONE,
+                                        .turns = &job->turns };
     ckpt_open_options open = o->open;
     ckpt_code code;
 
@@ -286,11 +289,13 @@ ckpt_code delta_apply(const delta_apply_options *options, delta_outcome *out, ck
     ckpt_code code;
 
     *out = (delta_outcome){ .tensor_count = 0 };
+    turns_init(&job.turns);
     code = end_job(&job, run_job(&job, err), err);
     delta_proof_abort(job.proof);
     store_free(job.store);
     delta_views_release(&job.views);
     delta_chain_release(&job.chain);
+    turns_release(&job.turns);
     file_list_free(&job.names);
     free(job.shared);
     free(job.there);

@@ -13,6 +13,7 @@ typedef struct {
     delta_chain chain;
     delta_views views;
     ckpt_run_options run;          /* the caller's, stopped too when the proof fails */
+    copy_turns turns;
     delta_proof *proof;            /* of the deltas' files, beside the work; NULL: it has ended */
     ckpt_store *store;             /* of the target; NULL: nothing is written, or in place */
     ckpt_output *output;

@@ -54,6 +54,8 @@ typedef struct {
     pthread_mutex_t lock;           /* of free_states and the list of spools */
     diff_state *free_states;
     diff_state **states;    /* by CKPT_PART_COUNT * tensor + part, while it is processed */
+    copy_turns *turns;      /* of threads that share a tensor; NULL: none does */
+    uint64_t *done;         /* bytes, as states */
 } diff_sink;
 
 /* ---- states ---- */
@@ -312,8 +314,9 @@ static ckpt_code end_part(diff_state *s, delta_change *out, ckpt_error *err)
     return CKPT_OK;
 }
 
-static ckpt_code put_part(diff_sink *sink, const source_range *range, ckpt_part part,
-                          const ckpt_tile *before, const ckpt_tile *after, ckpt_error *err)
+/* Called when it is the tile's turn. */
+static ckpt_code put_in_turn(diff_sink *sink, const source_range *range, ckpt_part part,
+                             const ckpt_tile *before, const ckpt_tile *after, ckpt_error *err)
 {
     const ckpt_tensor *t = ckpt_catalog_at(sink->pair->after->catalog, range->tensor);
     const size_t i = CKPT_PART_COUNT * range->tensor + part;
@@ -337,6 +340,21 @@ static ckpt_code put_part(diff_sink *sink, const source_range *range, ckpt_part 
     code = end_part(s, &sink->out->changes[i], err);
     sink->states[i] = NULL;
     give_state(sink, s);
+    return code;
+}
+
+static ckpt_code put_part(diff_sink *sink, const source_range *range, ckpt_part part,
+                          const ckpt_tile *before, const ckpt_tile *after, ckpt_error *err)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(sink->pair->after->catalog, range->tensor);
+    const uint64_t begin = source_part_offset(t, part, range);
+    uint64_t *done = &sink->done[CKPT_PART_COUNT * range->tensor + part];
+    ckpt_code code;
+
+    if (!turns_wait(sink->turns, done, begin))
+        return ckpt_fail(err, CKPT_E_INTERRUPTED, "another thread has failed");
+    if ((code = put_in_turn(sink, range, part, before, after, err)) == CKPT_OK)
+        turns_pass(sink->turns, done, begin + after->part_bytes[part]);
     return code;
 }
 
@@ -399,15 +417,21 @@ ckpt_code delta_diff(const delta_pair *pair, const delta_diff_options *options,
     const size_t count = CKPT_PART_COUNT * ckpt_catalog_count(pair->after->catalog);
     diff_sink sink = { .base = { &ops }, .pair = pair, .options = options, .out = out };
     uint64_t *tile_rows = choose_tiles(pair);
+    copy_turns turns;
+    const copy_tiles tiles = { tile_rows, pair->is_in_any_order ? &turns : NULL };
     ckpt_code code = check_sizes(pair, options, err);
 
+    turns_init(&turns);
+    sink.turns = tiles.turns;
+    sink.done = calloc(count + 1, sizeof *sink.done);
     *out = (delta_changes){ .changes = calloc(count + 1, sizeof *out->changes) };
     sink.states = calloc(count + 1, sizeof *sink.states);
     pthread_mutex_init(&sink.lock, NULL);
-    if (code == CKPT_OK && (out->changes == NULL || sink.states == NULL || tile_rows == NULL))
+    if (code == CKPT_OK && (out->changes == NULL || sink.states == NULL || sink.done == NULL ||
+                            tile_rows == NULL))
         code = ckpt_fail_memory(err, "a list of changes", count);
     if (code == CKPT_OK)
-        code = ckpt_copy_in_order(pair->after, &sink.base, tile_rows, run, err);
+        code = ckpt_copy_in_order(pair->after, &sink.base, &tiles, run, err);
     for (size_t i = 0; sink.states != NULL && i < count; i++)
         free_state(sink.states[i]);
     while (sink.free_states != NULL) {
@@ -417,6 +441,8 @@ ckpt_code delta_diff(const delta_pair *pair, const delta_diff_options *options,
         free_state(s);
     }
     pthread_mutex_destroy(&sink.lock);
+    turns_release(&turns);
+    free(sink.done);
     free(sink.states);
     free(tile_rows);
     return code;

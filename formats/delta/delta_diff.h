@@ -44,6 +44,7 @@ typedef struct {
     ckpt_source *after;
     const char *directory;
     int is_as_stored;               /* both are read from files as they are */
+    int is_in_any_order;            /* both can be: no delta is applied on the way */
 } delta_pair;
 ckpt_code delta_diff(const delta_pair *pair, const delta_diff_options *options,
                      const ckpt_run_options *run, delta_changes *out, ckpt_error *err);

@@ -213,7 +213,8 @@ static ckpt_code run_job(make_job *job, ckpt_error *err)
     const delta_makings *from = job->from;
     const char *directory = output_directory(job->output);
     const delta_pair pair = { from->model, from->before, from->after, directory,
-                              is_as_stored(from->inputs[0]) && is_as_stored(from->inputs[1]) };
+                              is_as_stored(from->inputs[0]) && is_as_stored(from->inputs[1]),
+                              from->inputs[0] != NULL && from->inputs[1] != NULL };
     ckpt_run_options run = job->options->run;
     size_t count;
     ckpt_code code;

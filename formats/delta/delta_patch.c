@@ -34,7 +34,9 @@ typedef struct {
     pthread_mutex_t lock;           /* of free_states */
     patch_state *free_states;
     patch_state **states;   /* by CKPT_PART_COUNT * tensor + part, while it is read */
+    uint64_t *done;         /* the same: bytes that are patched; 0 again at the end */
     uint32_t *tensor_scales;        /* by tensor: its CKPT_TENSOR_SCALE after the change */
+    uint64_t *has_scale;            /* by tensor: 1 when that is known */
     const delta_tensor **changes;   /* by CKPT_PART_COUNT * tensor + part; NULL: none */
 } patch_view;
 
@@ -237,21 +239,21 @@ static ckpt_code patch_bytes(const patch_view *v, patch_state *s, void *bytes, u
     return code;
 }
 
-static ckpt_code patch_part(patch_view *v, const source_range *range, ckpt_part part,
+static ckpt_code fail_stopped(ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_INTERRUPTED, "another thread has failed");
+}
+
+/* Called when it is the tile's turn. */
+static ckpt_code patch_tile(patch_view *v, const source_range *range, ckpt_part part,
                             ckpt_tile *tile, ckpt_error *err)
 {
     const size_t i = CKPT_PART_COUNT * range->tensor + part;
-    patch_state *s = v->states[i];
+    patch_state *s;
     ckpt_code code;
 
-    /* The tensor scale is part of every tile; the patch is applied to the first. */
-    if (!source_has_part(range, part)) {
-        if (part == CKPT_TENSOR_SCALE)
-            memcpy(tile->part[part], &v->tensor_scales[range->tensor], sizeof *v->tensor_scales);
-        return CKPT_OK;
-    }
     if (range->row == 0) {
-        if (s == NULL && (code = take_state(v, &v->states[i], err)) != CKPT_OK)
+        if (v->states[i] == NULL && (code = take_state(v, &v->states[i], err)) != CKPT_OK)
             return code;
         s = v->states[i];
         s->change = v->changes[i];
@@ -259,6 +261,7 @@ static ckpt_code patch_part(patch_view *v, const source_range *range, ckpt_part 
         if ((code = begin_change(v, s, err)) != CKPT_OK)
             return code;
     }
+    s = v->states[i];
     if ((code = patch_bytes(v, s, tile->part[part], tile->part_bytes[part], err)) != CKPT_OK ||
         s->at < s->bytes)
         return code;
@@ -268,6 +271,38 @@ static ckpt_code patch_part(patch_view *v, const source_range *range, ckpt_part 
     v->states[i] = NULL;
     give_state(v, s);
     return code;
+}
+
+/* The tensor scale is part of every tile; the patch is applied to the first. */
+static ckpt_code repeat_scale(patch_view *v, const source_range *range, ckpt_tile *tile,
+                              ckpt_error *err)
+{
+    if (!turns_wait(v->options.turns, &v->has_scale[range->tensor], 1))
+        return fail_stopped(err);
+    memcpy(tile->part[CKPT_TENSOR_SCALE], &v->tensor_scales[range->tensor],
+           sizeof *v->tensor_scales);
+    return CKPT_OK;
+}
+
+static ckpt_code patch_part(patch_view *v, const source_range *range, ckpt_part part,
+                            ckpt_tile *tile, ckpt_error *err)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(v->base.catalog, range->tensor);
+    const uint64_t begin = source_part_offset(t, part, range);
+    const uint64_t end = begin + tile->part_bytes[part];
+    uint64_t *done = &v->done[CKPT_PART_COUNT * range->tensor + part];
+    ckpt_code code;
+
+    if (!source_has_part(range, part))
+        return part == CKPT_TENSOR_SCALE ? repeat_scale(v, range, tile, err) : CKPT_OK;
+    if (!turns_wait(v->options.turns, done, begin))
+        return fail_stopped(err);
+    if ((code = patch_tile(v, range, part, tile, err)) != CKPT_OK)
+        return code;
+    turns_pass(v->options.turns, done, end == ckpt_part_bytes(t, part) ? 0 : end);
+    if (part == CKPT_TENSOR_SCALE)
+        turns_pass(v->options.turns, &v->has_scale[range->tensor], 1);
+    return CKPT_OK;
 }
 
 static ckpt_code patch_read(ckpt_source *self, const source_range *range, arena *scratch,
@@ -303,6 +338,8 @@ static void patch_free(ckpt_source *self)
     }
     pthread_mutex_destroy(&v->lock);
     free(v->states);
+    free(v->done);
+    free(v->has_scale);
     free(v->tensor_scales);
     free(v->changes);
     free(v);
@@ -379,7 +416,10 @@ ckpt_code source_patch(ckpt_source *from, const delta_model *model,
     v->states = calloc(count + 1, sizeof *v->states);
     v->changes = calloc(count + 1, sizeof *v->changes);
     v->tensor_scales = calloc(count + 1, sizeof *v->tensor_scales);
-    if (v->states == NULL || v->changes == NULL || v->tensor_scales == NULL)
+    v->done = calloc(count + 1, sizeof *v->done);
+    v->has_scale = calloc(count + 1, sizeof *v->has_scale);
+    if (v->states == NULL || v->changes == NULL || v->tensor_scales == NULL || v->done == NULL ||
+        v->has_scale == NULL)
         code = ckpt_fail_memory(err, "a view", count);
     else
         code = check_names(v, err);

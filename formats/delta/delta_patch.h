@@ -1,19 +1,21 @@
 /*
  * delta_patch.h: a view of a checkpoint with a delta applied.
  *
- * The tiles of a tensor must be read in order, by one thread at a time (ckpt_copy_in_order). The
- * checksum of each changed tensor after the change is always compared, and that before the change
- * if the delta has it. A tensor with a wrong checksum fails when its last tile is read.
+ * The tiles of a tensor must be read in order (ckpt_copy_in_order), with the same turns or none.
+ * The checksum of each changed tensor after the change is always compared, and that before the
+ * change if the delta has it. A tensor with a wrong checksum fails when its last tile is read.
  */
 #ifndef CKPT_DELTA_PATCH_H
 #define CKPT_DELTA_PATCH_H
 
 #include "delta_model.h"
+#include "libckpt/turns.h"
 
 typedef struct {
     const ckpt_delta *delta;
     int skip_before;            /* do not check the bytes before the change */
     int skip_all;               /* nor after it: the caller checks the result */
+    copy_turns *turns;          /* of the threads that read; NULL: a tensor is read by one */
 } delta_patch_options;
 
 /*

@@ -614,3 +614,26 @@ def test_nothing_appears_before_the_data_files_are_proven(ckpt, steps, deltas, t
         assert f"{told['name']}' is damaged: expected SHA-256 {told['sha256']}" in said, action
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "d"]
     assert tree(base) == tree(steps[0])
+
+
+def test_threads_share_one_large_tensor(ckpt, tmp_path):
+    """They take turns: the same delta, the same result and the same refusals as one thread."""
+    draw = np.random.default_rng(3)
+    old = draw.integers(0, 0x3f80, (2048, 4096), np.uint16)
+    new = old ^ (draw.random(old.shape, np.float32) < 0.01)
+    for name, values in (("old", old), ("new", new)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(file_bytes(
+            {"layer.weight": Tensor("BF16", list(old.shape), values.astype("<u2").tobytes())}))
+    for n in (1, 8):
+        (tmp_path / str(n)).mkdir()
+        ckpt("ckpt-delta", "diff", "--threads", n, tmp_path / "old", tmp_path / "new",
+             tmp_path / str(n) / "weight_v000001")
+        ckpt("ckpt-delta", "apply", "--threads", n, tmp_path / "old",
+             tmp_path / str(n) / "weight_v000001", tmp_path / str(n) / "out")
+        said = ckpt("ckpt-delta", "verify", "--threads", n, tmp_path / "new",
+                    tmp_path / str(n) / "weight_v000001", check=1).err
+        assert "is already applied: tensor 'layer.weight'" in said
+    assert tree(tmp_path / "1") == tree(tmp_path / "8")
+    assert read_tensor(tensors_of(tmp_path / "8" / "out")["layer.weight"]) == \
+        new.astype("<u2").tobytes()

@@ -189,6 +189,117 @@ static void test_a_failure_ends_the_copy(void **state)
     }
 }
 
+/* ---- tensors as streams ---- */
+
+/* Takes the tiles of a tensor in turns. */
+typedef struct {
+    ckpt_sink base;
+    copy_turns turns;
+    uint64_t done[TENSORS];       /* rows */
+    uint64_t failing_row;         /* of the last tensor; UINT64_MAX: none */
+    pthread_mutex_t lock;
+    pthread_cond_t met;
+    unsigned waiting;             /* threads with a tile of the last tensor */
+    unsigned most_waiting;
+} stream_sink;
+
+/* Until another thread has a tile of the last tensor, too, or for ten seconds. */
+static void meet(stream_sink *s)
+{
+    struct timespec end;
+
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += 10;
+    while (s->most_waiting < 2 && pthread_cond_timedwait(&s->met, &s->lock, &end) == 0)
+        ;
+}
+
+static void arrive(stream_sink *s, const source_range *range)
+{
+    pthread_mutex_lock(&s->lock);
+    s->waiting++;
+    s->most_waiting = s->waiting > s->most_waiting ? s->waiting : s->most_waiting;
+    pthread_cond_broadcast(&s->met);
+    if (range->row == 0)
+        meet(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static ckpt_code stream_put(ckpt_sink *self, const source_range *range, const ckpt_tile *tile,
+                            arena *scratch, ckpt_error *err)
+{
+    stream_sink *s = (stream_sink *)self;
+    uint64_t *done = &s->done[range->tensor];
+    const int is_last = range->tensor == TENSORS - 1;
+
+    (void)tile;
+    (void)scratch;
+    if (is_last)
+        arrive(s, range);
+    if (is_last && range->row >= s->failing_row)
+        return ckpt_fail(err, CKPT_E_IO, "no room");
+    if (!turns_wait(&s->turns, done, range->row))
+        return ckpt_fail(err, CKPT_E_INTERRUPTED, "stopped");
+    turns_pass(&s->turns, done, range->row + range->row_count);
+    if (is_last) {
+        pthread_mutex_lock(&s->lock);
+        s->waiting--;
+        pthread_mutex_unlock(&s->lock);
+    }
+    return CKPT_OK;
+}
+
+static ckpt_code run_stream(stream_sink *sink, unsigned thread_count, ckpt_error *err)
+{
+    static const sink_ops ops = { NULL, stream_put, NULL, NULL };
+    const synth_options values = { .seed = 1, .expert_count = 16 };
+    const ckpt_run_options options = { .thread_count = thread_count };
+    const copy_tiles tiles = { .turns = &sink->turns };
+    ckpt_catalog *catalog = make_catalog();
+    ckpt_source *source;
+    ckpt_code code;
+
+    sink->base.ops = &ops;
+    assert_int_equal(source_synth(catalog, &values, &source, err), CKPT_OK);
+    turns_init(&sink->turns);
+    pthread_mutex_init(&sink->lock, NULL);
+    pthread_cond_init(&sink->met, NULL);
+    code = ckpt_copy_in_order(source, &sink->base, &tiles, &options, err);
+    pthread_cond_destroy(&sink->met);
+    pthread_mutex_destroy(&sink->lock);
+    turns_release(&sink->turns);
+    ckpt_source_free(source);
+    catalog_free(catalog);
+    return code;
+}
+
+static void test_threads_share_a_stream_in_turns(void **state)
+{
+    (void)state;
+    for (unsigned threads = 2; threads <= 8; threads++) {
+        stream_sink sink = { .failing_row = UINT64_MAX };
+        ckpt_error err;
+
+        assert_int_equal(run_stream(&sink, threads, &err), CKPT_OK);
+        for (size_t i = 0; i < TENSORS; i++)
+            assert_int_equal(sink.done[i], rows_of(i));
+        assert_true(sink.most_waiting >= 2);
+    }
+}
+
+/* The failing tile never passes, and the threads with those behind it wait for it. */
+static void test_a_failure_ends_the_waiting(void **state)
+{
+    (void)state;
+    for (unsigned threads = 2; threads <= 8; threads++) {
+        stream_sink sink = { .failing_row = 500 };
+        ckpt_error err;
+
+        assert_int_equal(run_stream(&sink, threads, &err), CKPT_E_IO);
+        assert_string_equal(err.text, "no room");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +307,8 @@ int main(void)
         cmocka_unit_test(test_threads_stay_together),
         cmocka_unit_test(test_unwanted_tensors_are_left_out),
         cmocka_unit_test(test_a_failure_ends_the_copy),
+        cmocka_unit_test(test_threads_share_a_stream_in_turns),
+        cmocka_unit_test(test_a_failure_ends_the_waiting),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
