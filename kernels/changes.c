@@ -27,13 +27,14 @@ static unsigned count_halves(const unsigned char *bytes, uint64_t marks)
 }
 
 void difference_xor(void *into, const void *from, size_t size, unsigned element_bits,
-                    difference_count *count)
+                    const difference_found *out)
 {
     enum { MARKS = 64, MARK_BYTES = 64 };        /* marks at a time, and bytes of one */
+    difference_count *count = out->count;
     const ckpt_kernels *kernels = kernels_get();
     const int is_known = element_bits == 16 || element_bits == 32 || element_bits == 64;
     const unsigned element_bytes = is_known ? element_bits / 8 : 1;
-    uint64_t marks[MARKS];
+    uint64_t *marks = out->marks;
     unsigned char *a = into;
     const unsigned char *b = from;
 
@@ -46,6 +47,7 @@ void difference_xor(void *into, const void *from, size_t size, unsigned element_
         for (size_t i = 0; element_bits == 4 && i < (take + MARK_BYTES - 1) / MARK_BYTES; i++)
             count->element_count += count_halves(a + MARK_BYTES * i, marks[i]);
         count->element_count += element_bits == 4 ? 0 : found.element_count;
+        marks += MARKS;
         a += take;
         b += take;
         size -= take;

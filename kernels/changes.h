@@ -17,10 +17,14 @@ typedef struct {
 void bytes_xor(void *into, const void *from, size_t size);
 
 /*
- * The same; add to *count the number of bytes that differed and of elements of element_bits (4, 8,
- * 16, 32 or 64; other sizes count as bytes). `size` is in bytes and a whole number of elements.
+ * The same; add to out->count the number of bytes that differed and of elements of element_bits (4,
+ * 8, 16, 32 or 64; other sizes count as bytes). `size` is in bytes and a whole number of elements.
  */
+typedef struct {
+    difference_count *count;
+    uint64_t *marks;                /* of the bytes that differed, as nonzero_marks */
+} difference_found;
 void difference_xor(void *into, const void *from, size_t size, unsigned element_bits,
-                    difference_count *count);
+                    const difference_found *out);
 
 #endif

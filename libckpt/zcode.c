@@ -6,20 +6,6 @@ static unsigned highest_bit(uint32_t value)
     return 31 - (unsigned)__builtin_clz(value);
 }
 
-/* ---- bits ---- */
-
-void zbits_begin(zbits *b, unsigned char *to)
-{
-    *b = (zbits){ to, 0, 0 };
-}
-
-unsigned char *zbits_end(zbits *b)
-{
-    zbits_add(b, 1, 1);
-    zbits_flush(b);
-    return b->at + (b->count > 0);
-}
-
 /* ---- FSE ---- */
 
 /* How finely shares are told: enough for every symbol, no finer than so few numbers are worth. */
@@ -86,9 +72,8 @@ static unsigned char *describe_shares(const short *shares, unsigned log,
     unsigned width = log + 1;
     unsigned s = 0;
     int after_zero = 0;
-    zbits b;
+    zbits b = zbits_begin(to);
 
-    zbits_begin(&b, to);
     zbits_add(&b, log - 5, 4);
     while (left > 1) {
         int value;
@@ -292,7 +277,7 @@ static unsigned char *describe_by_fse(const uint8_t *weights, unsigned count, un
     if (count <= 2 || counts[largest] == count)
         return NULL;
     end = zfse_make(&f, counts, largest + 1, LOG_MAX, to + 1);
-    zbits_begin(&b, end);
+    b = zbits_begin(end);
     states[(count - 1) % 2] = zfse_begin(&f, weights[count - 1]);
     states[(count - 2) % 2] = zfse_begin(&f, weights[count - 2]);
     for (unsigned i = count - 2; i-- > 0;) {
@@ -335,9 +320,8 @@ unsigned char *zhuffman_add(const zhuffman *h, const unsigned char *bytes, size_
                             unsigned char *to)
 {
     enum { AT_A_TIME = 5 };
-    zbits b;
+    zbits b = zbits_begin(to);
 
-    zbits_begin(&b, to);
     for (size_t i = size; i > 0;) {
         const size_t stop = i > AT_A_TIME ? i - AT_A_TIME : 0;
 

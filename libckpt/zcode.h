@@ -19,7 +19,11 @@ typedef struct {
 
 enum { ZBITS_SLACK_BYTES = 8 };     /* written behind the end */
 
-void zbits_begin(zbits *b, unsigned char *to);
+/* All of it is inline, so that a writer's bits stay in registers between its bytes. */
+static inline zbits zbits_begin(unsigned char *to)
+{
+    return (zbits){ to, 0, 0 };
+}
 /* At most 56 bits between two flushes. `value` has no other bits. */
 static inline void zbits_add(zbits *b, uint64_t value, unsigned count)
 {
@@ -36,7 +40,12 @@ static inline void zbits_flush(zbits *b)
     b->count -= 8 * whole;
 }
 /* Add the mark of the end; the first byte behind. */
-unsigned char *zbits_end(zbits *b);
+static inline unsigned char *zbits_end(zbits *b)
+{
+    zbits_add(b, 1, 1);
+    zbits_flush(b);
+    return b->at + (b->count > 0);
+}
 
 /* ---- FSE ---- */
 

@@ -218,9 +218,10 @@ static int library_is_better(zframe_writer *w, const unsigned char *block, size_
 }
 
 /* Pack a whole block, or the last one. */
-static ckpt_code add_block(zframe_writer *w, const unsigned char *block, size_t bytes,
-                           ckpt_error *err)
+static ckpt_code add_block(zframe_writer *w, const zsparse_block *content, ckpt_error *err)
 {
+    const unsigned char *block = content->bytes;
+    const size_t bytes = content->size;
     const int is_last = w->taken_bytes + bytes == w->content_bytes;
     const int is_first = w->packer == BY_NOBODY_YET;
     const size_t nonzero = is_first ? zsparse_count(block, bytes) : 0;
@@ -231,7 +232,7 @@ static ckpt_code add_block(zframe_writer *w, const unsigned char *block, size_t 
         return code;
     w->taken_bytes += bytes;
     if (w->packer == BY_ZSPARSE) {
-        const size_t packed = zsparse_pack(w->sparse, block, bytes, is_last,
+        const size_t packed = zsparse_pack(w->sparse, content, is_last,
                                            w->blocks + w->blocks_used);
 
         if (!is_worth_a_trial(is_first, block, bytes, packed) ||
@@ -245,7 +246,22 @@ static ckpt_code add_block(zframe_writer *w, const unsigned char *block, size_t 
     return w->blocks_used > PIECE_BYTES ? write_blocks(w, err) : CKPT_OK;
 }
 
-ckpt_code zframe_add(zframe_writer *w, const void *bytes, size_t size, ckpt_error *err)
+/* Add bytes to a block that is not complete, which is packed when it is. */
+static ckpt_code fill_block(zframe_writer *w, const unsigned char *bytes, size_t size,
+                            ckpt_error *err)
+{
+    const zsparse_block block = { w->block, ZSPARSE_BLOCK_BYTES, NULL };
+
+    memcpy(w->block + w->block_used, bytes, size);
+    w->block_used += size;
+    if (w->block_used < ZSPARSE_BLOCK_BYTES)
+        return CKPT_OK;
+    w->block_used = 0;
+    return add_block(w, &block, err);
+}
+
+ckpt_code zframe_add_marked(zframe_writer *w, const void *bytes, const uint64_t *marks,
+                            size_t size, ckpt_error *err)
 {
     const unsigned char *at = bytes;
     ckpt_code code = CKPT_OK;
@@ -254,20 +270,21 @@ ckpt_code zframe_add(zframe_writer *w, const void *bytes, size_t size, ckpt_erro
         size_t take = ZSPARSE_BLOCK_BYTES;
 
         if (w->block_used == 0 && size >= ZSPARSE_BLOCK_BYTES) {
-            code = add_block(w, at, take, err);
+            code = add_block(w, &(zsparse_block){ at, take, marks }, err);
         } else {
             take = (size_t)size_min(size, ZSPARSE_BLOCK_BYTES - w->block_used);
-            memcpy(w->block + w->block_used, at, take);
-            w->block_used += take;
-            if (w->block_used == ZSPARSE_BLOCK_BYTES) {
-                w->block_used = 0;
-                code = add_block(w, w->block, ZSPARSE_BLOCK_BYTES, err);
-            }
+            code = fill_block(w, at, take, err);
         }
+        marks = marks == NULL || take % 64 != 0 ? NULL : marks + take / 64;
         at += take;
         size -= take;
     }
     return code == CKPT_OK ? pack_by_library(w, at, size, err) : code;
+}
+
+ckpt_code zframe_add(zframe_writer *w, const void *bytes, size_t size, ckpt_error *err)
+{
+    return zframe_add_marked(w, bytes, NULL, size, err);
 }
 
 ckpt_code zframe_add_zeros(zframe_writer *w, uint64_t size, ckpt_error *err)
@@ -290,7 +307,7 @@ ckpt_code zframe_end(zframe_writer *w, uint64_t *packed_bytes, ckpt_error *err)
     ckpt_code code = CKPT_OK;
 
     if (w->packer != BY_LIBRARY && w->block_used > 0)
-        code = add_block(w, w->block, w->block_used, err);
+        code = add_block(w, &(zsparse_block){ w->block, w->block_used, NULL }, err);
     if (code == CKPT_OK)
         code = w->packer == BY_LIBRARY ? pack(w, &nothing, ZSTD_e_end, err) : write_blocks(w, err);
     assert(code != CKPT_OK || w->packer == BY_LIBRARY || w->taken_bytes == w->content_bytes);

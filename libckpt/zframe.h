@@ -28,6 +28,9 @@ void zframe_writer_free(zframe_writer *w);              /* NULL is fine */
 ckpt_code zframe_begin(zframe_writer *w, ckpt_file *file, uint64_t offset, uint64_t content_bytes,
                        ckpt_error *err);
 ckpt_code zframe_add(zframe_writer *w, const void *bytes, size_t size, ckpt_error *err);
+/* The same with the marks of the bytes (nonzero_marks of kernels.h), which saves finding them. */
+ckpt_code zframe_add_marked(zframe_writer *w, const void *bytes, const uint64_t *marks,
+                            size_t size, ckpt_error *err);
 ckpt_code zframe_add_zeros(zframe_writer *w, uint64_t size, ckpt_error *err);
 /* End the frame when all of its content was added. *packed_bytes: its size in the file. */
 ckpt_code zframe_end(zframe_writer *w, uint64_t *packed_bytes, ckpt_error *err);

@@ -148,30 +148,6 @@ static unsigned code_of_match(uint32_t length)
 
 /* ---- what is in a block ---- */
 
-static void add_literals(zsparse *z, const unsigned char *from, size_t count)
-{
-    memcpy(z->literals + z->literal_count, from, count);
-    z->literal_count += count;
-}
-
-/* The run is behind the literals, so that its zeros can be copied with them. */
-static void add_sequence(zsparse *z, const unsigned char *from, size_t literals, size_t match)
-{
-    sequence *s = &z->sequences[z->sequence_count++];
-
-    if (literals <= FEW) {
-        memcpy(z->literals + z->literal_count, from, FEW);
-        z->literal_count += literals;
-    } else {
-        add_literals(z, from, literals);
-    }
-    *s = (sequence){ .literals = (uint32_t)literals, .match = (uint32_t)match - MATCH_MIN };
-    s->literals_code = (uint8_t)code_of_literals(s->literals);
-    s->match_code = (uint8_t)code_of_match(s->match);
-    z->literals_code.counts[s->literals_code]++;
-    z->match_code.counts[s->match_code]++;
-}
-
 /* Bit i: marks[i], of 64 words, has a bit. */
 static uint64_t busy_words(const uint64_t marks[64])
 {
@@ -183,51 +159,90 @@ static uint64_t busy_words(const uint64_t marks[64])
     return busy;
 }
 
-/* Where a block is cut. */
+/* Where a block is cut. Not in `z`, which the compiler would write back when bytes are copied. */
 typedef struct {
+    const unsigned char *block;
     size_t begin;                   /* of the literals that are not taken yet */
     size_t next;                    /* behind the last byte that is not zero */
+    unsigned char *literals;        /* where the next ones go */
+    sequence *sequences;            /* the same */
 } block_cut;
 
-/* Continue at the next byte that is not zero, or at the end. */
-static inline void cut_before(zsparse *z, const unsigned char *block, block_cut *cut, size_t at)
+/* Continue at the next byte that is not zero, or at the end. The run that ends there is behind the
+ * literals, so that its zeros can be copied with them. */
+static inline void cut_before(block_cut *cut, size_t at)
 {
+    const size_t count = cut->next + 1 - cut->begin;
+
     if (at - cut->next < RUN_MIN)
         return;
-    add_sequence(z, block + cut->begin, cut->next + 1 - cut->begin, at - cut->next - 1);
+    if (count <= FEW)
+        memcpy(cut->literals, cut->block + cut->begin, FEW);
+    else
+        memcpy(cut->literals, cut->block + cut->begin, count);
+    cut->literals += count;
+    cut->sequences->literals = (uint32_t)count;
+    cut->sequences->match = (uint32_t)(at - cut->next - 1 - MATCH_MIN);
+    cut->sequences++;
     cut->begin = at;
+}
+
+/* Name the lengths, and count the names. */
+static void take_codes(zsparse *z)
+{
+    memset(z->literals_code.counts, 0, sizeof z->literals_code.counts);
+    memset(z->match_code.counts, 0, sizeof z->match_code.counts);
+    for (size_t i = 0; i < z->sequence_count; i++) {
+        sequence *s = &z->sequences[i];
+
+        s->literals_code = (uint8_t)code_of_literals(s->literals);
+        s->match_code = (uint8_t)code_of_match(s->match);
+        z->literals_code.counts[s->literals_code]++;
+        z->match_code.counts[s->match_code]++;
+    }
+}
+
+/* The marks of a block, up to a multiple of 64 words. */
+static const uint64_t *marks_of(zsparse *z, const zsparse_block *block)
+{
+    const size_t words = (block->size + 63) / 64;
+
+    if (block->marks != NULL && block->size == ZSPARSE_BLOCK_BYTES)
+        return block->marks;
+    kernels_get()->nonzero_marks(block->bytes, block->size, z->marks);
+    memset(z->marks + words, 0, (MARKS - words) * sizeof *z->marks);
+    return z->marks;
 }
 
 /* Cut a block into literals and runs of zeros. Most words of marks are 0, but not so many that a
  * branch would guess which: they are skipped by the bits of the others. */
-static void take_block(zsparse *z, const unsigned char *block, size_t bytes)
+static void take_block(zsparse *z, const zsparse_block *block)
 {
-    const size_t words = (bytes + 63) / 64;
-    block_cut cut = { 0, 0 };
+    const uint64_t *marks = marks_of(z, block);
+    const size_t words = (block->size + 63) / 64;
+    block_cut cut = { block->bytes, 0, 0, z->literals, z->sequences };
 
-    z->literal_count = z->sequence_count = 0;
-    memset(z->literals_code.counts, 0, sizeof z->literals_code.counts);
-    memset(z->match_code.counts, 0, sizeof z->match_code.counts);
-    kernels_get()->nonzero_marks(block, bytes, z->marks);
-    memset(z->marks + words, 0, (MARKS - words) * sizeof *z->marks);
     for (size_t first = 0; first < words; first += 64) {
-        uint64_t busy = busy_words(z->marks + first);
+        uint64_t busy = busy_words(marks + first);
 
         for (; busy != 0; busy &= busy - 1) {
             const size_t word = first + (size_t)__builtin_ctzll(busy);
-            uint64_t marks = z->marks[word];
+            uint64_t left = marks[word];
 
             do {
-                const size_t at = 64 * word + (size_t)__builtin_ctzll(marks);
+                const size_t at = 64 * word + (size_t)__builtin_ctzll(left);
 
-                cut_before(z, block, &cut, at);
+                cut_before(&cut, at);
                 cut.next = at + 1;
-                marks &= marks - 1;
-            } while (marks != 0);
+                left &= left - 1;
+            } while (left != 0);
         }
     }
-    cut_before(z, block, &cut, bytes);
-    add_literals(z, block + cut.begin, bytes - cut.begin);
+    cut_before(&cut, block->size);
+    memcpy(cut.literals, block->bytes + cut.begin, block->size - cut.begin);
+    z->literal_count = (size_t)(cut.literals - z->literals) + block->size - cut.begin;
+    z->sequence_count = (size_t)(cut.sequences - z->sequences);
+    take_codes(z);
 }
 
 size_t zsparse_count(const void *block, size_t bytes)
@@ -369,9 +384,8 @@ static unsigned char *put_bits(const zsparse *z, unsigned char *to)
     const length_code *match = &z->match_code;
     unsigned literals_state = 0;
     unsigned match_state = 0;
-    zbits b;
+    zbits b = zbits_begin(to);
 
-    zbits_begin(&b, to);
     for (size_t i = z->sequence_count; i-- > 0;) {
         const sequence *s = &z->sequences[i];
         const unsigned literals_extra = literals_bits[s->literals_code];
@@ -437,12 +451,13 @@ size_t zsparse_pack_zeros(size_t bytes, int is_last, unsigned char *to)
     return BLOCK_HEAD_BYTES + 1;
 }
 
-size_t zsparse_pack(zsparse *z, const void *block, size_t bytes, int is_last, unsigned char *to)
+size_t zsparse_pack(zsparse *z, const zsparse_block *block, int is_last, unsigned char *to)
 {
     unsigned char *begin = to + BLOCK_HEAD_BYTES;
+    const size_t bytes = block->size;
     size_t packed;
 
-    take_block(z, block, bytes);
+    take_block(z, block);
     if (z->sequence_count == 1 && z->literal_count == 1)
         return zsparse_pack_zeros(bytes, is_last, to);
     packed = (size_t)(put_sequences(z, put_literals(z, begin)) - begin);
@@ -451,6 +466,6 @@ size_t zsparse_pack(zsparse *z, const void *block, size_t bytes, int is_last, un
         return BLOCK_HEAD_BYTES + packed;
     }
     put_block_head(to, BLOCK_RAW, bytes, is_last);
-    memcpy(begin, block, bytes);
+    memcpy(begin, block->bytes, bytes);
     return BLOCK_HEAD_BYTES + bytes;
 }

@@ -28,8 +28,14 @@ enum { ZSPARSE_SHARE = 8 };
 size_t zsparse_count(const void *block, size_t bytes);
 /* Begin a frame of content of this size, which is more than a block. Returns the bytes written. */
 size_t zsparse_begin(uint64_t content_bytes, unsigned char *to);
-/* Pack the next block. Returns the bytes written, never more than `bytes` + 3. */
-size_t zsparse_pack(zsparse *z, const void *block, size_t bytes, int is_last, unsigned char *to);
+typedef struct {
+    const unsigned char *bytes;
+    size_t size;
+    const uint64_t *marks;          /* of the bytes that are not zero (nonzero_marks of kernels.h);
+                                       NULL: not known */
+} zsparse_block;
+/* Pack the next block. Returns the bytes written, never more than its size + 3. */
+size_t zsparse_pack(zsparse *z, const zsparse_block *block, int is_last, unsigned char *to);
 size_t zsparse_pack_zeros(size_t bytes, int is_last, unsigned char *to);
 
 #endif

@@ -44,6 +44,7 @@ typedef struct diff_state {
     hash_stream after;              /* from the first change on */
     checksum sum;
     difference_count count;
+    uint64_t marks[PIECE_BYTES / 64];       /* of a piece: bytes that changed */
 } diff_state;
 
 typedef struct {
@@ -246,7 +247,7 @@ static void begin_part(diff_state *s, const ckpt_tensor *t, ckpt_part part)
         s->list->count = s->list->used = 0;
 }
 
-/* Add the XOR of a tile to the frame. A tensor without changes gets no frame. */
+/* Add the XOR of a piece, with its marks, to the frame. A tensor without changes gets no frame. */
 static ckpt_code add_payload(diff_state *s, const void *payload, uint64_t size, ckpt_error *err)
 {
     ckpt_code code;
@@ -257,7 +258,7 @@ static ckpt_code add_payload(diff_state *s, const void *payload, uint64_t size, 
             return code;
         s->is_begun = 1;
     }
-    return zframe_add(s->frame, payload, size, err);
+    return zframe_add_marked(s->frame, payload, s->marks, size, err);
 }
 
 _Static_assert((offsetof(diff_state, after) - offsetof(diff_state, before)) %
@@ -280,7 +281,8 @@ static ckpt_code add_piece(diff_state *s, void *before, const void *after, size_
     if (s->options->checksum != CHECKSUM_XXH3_128)
         checksum_add(&s->sum, after, size);
     if (!is_same)
-        difference_xor(before, after, size, s->element_bits, &s->count);
+        difference_xor(before, after, size, s->element_bits,
+                       &(difference_found){ &s->count, s->marks });
     if (s->list != NULL)
         code = s->count.byte_count == changed ? CKPT_OK : list_changes(s, before, after, size, err);
     else if (s->is_begun || s->count.byte_count > changed)

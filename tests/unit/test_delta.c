@@ -178,6 +178,9 @@ static void test_differences_are_counted_by_byte_and_element(void **state)
         const unsigned bits = widths[round % 5];
         difference_count got = { 0, 0 };
         difference_count expected = { 0, 0 };
+        uint64_t marks[1 + (sizeof bytes + 63) / 64];
+        const difference_found first = { &got, marks };
+        const difference_found second = { &got, marks + 1 };
 
         for (size_t i = 0; i < sizeof bytes; i++) {
             draw = draw * 1664525 + 1013904223;
@@ -195,9 +198,14 @@ static void test_differences_are_counted_by_byte_and_element(void **state)
                 any |= bytes[at / 8 + b];
             expected.element_count += any != 0;
         }
-        difference_xor(before, after, 40, bits, &got);
-        difference_xor(before + 40, after + 40, sizeof bytes - 40, bits, &got);
+        difference_xor(before, after, 40, bits, &first);
+        difference_xor(before + 40, after + 40, sizeof bytes - 40, bits, &second);
         assert_memory_equal(before, bytes, sizeof bytes);
+        for (size_t i = 0; i < sizeof bytes; i++) {
+            const size_t at = i < 40 ? i : 64 + i - 40;
+
+            assert_int_equal(marks[at / 64] >> at % 64 & 1, bytes[i] != 0);
+        }
         assert_int_equal(got.byte_count, expected.byte_count);
         assert_int_equal(got.element_count, expected.element_count);
     }

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #include <zstd.h>
 
+#include "kernels/kernels.h"
 #include "libckpt/zframe.h"
 #include "libckpt/zsparse.h"
 
@@ -43,8 +44,18 @@ static uint32_t draw(void)
     return (uint32_t)(draw_state >> 16);
 }
 
+/* Add a piece, with its marks or without. */
+static void add_piece(zframe_writer *w, const unsigned char *bytes, size_t size, int is_marked)
+{
+    static uint64_t marks[LONGEST / 64 + 1];
+
+    kernels_get()->nonzero_marks(bytes, size, marks);
+    assert_int_equal(is_marked ? zframe_add_marked(w, bytes, marks, size, &err)
+                               : zframe_add(w, bytes, size, &err), CKPT_OK);
+}
+
 /* Write content[0 .. size) as one frame, in pieces; its size. It is left in `packed`. */
-static size_t write_frame(size_t size, size_t piece, int level)
+static size_t write_pieces(size_t size, size_t piece, int level, int is_marked)
 {
     zframe_writer *w;
     ckpt_file *f;
@@ -54,14 +65,18 @@ static size_t write_frame(size_t size, size_t piece, int level)
     assert_int_equal(zframe_writer_create(level, &w, &err), CKPT_OK);
     assert_int_equal(zframe_begin(w, f, 0, size, &err), CKPT_OK);
     for (size_t at = 0; at < size; at += piece)
-        assert_int_equal(zframe_add(w, content + at, size - at < piece ? size - at : piece, &err),
-                         CKPT_OK);
+        add_piece(w, content + at, size - at < piece ? size - at : piece, is_marked);
     assert_int_equal(zframe_end(w, &got, &err), CKPT_OK);
     assert_true(got <= sizeof packed);
     assert_int_equal(file_read_at(f, 0, packed, got, &err), CKPT_OK);
     zframe_writer_free(w);
     file_close(f, NULL);
     return got;
+}
+
+static size_t write_frame(size_t size, size_t piece, int level)
+{
+    return write_pieces(size, piece, level, 0);
 }
 
 static void check_frame(size_t size, size_t frame_bytes)
@@ -100,6 +115,25 @@ static void test_content_of_every_density_is_read_back(void **state)
             fill(BLOCK, LONGEST, gaps[g], kinds[k]);
             check_frame(size, write_frame(size, 999 + draw() % 200000, 1));
             assert_true(is_of_zsparse());
+        }
+}
+
+/* Whole blocks in pieces of any size: in those of 64 bytes and in others. */
+static void test_marks_that_are_known_change_no_byte(void **state)
+{
+    static const size_t pieces[] = { BLOCK, 2 * BLOCK, LONGEST, BLOCK + 64, BLOCK + 1, 3000 };
+    static unsigned char without[sizeof packed];
+
+    (void)state;
+    fill(0, LONGEST, 60, 9);
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
+        for (size_t size = LONGEST - 1; size <= LONGEST; size++) {
+            const size_t bytes = write_pieces(size, pieces[i], 1, 0);
+
+            memcpy(without, packed, bytes);
+            assert_int_equal(write_pieces(size, pieces[i], 1, 1), bytes);
+            assert_memory_equal(packed, without, bytes);
+            check_frame(size, bytes);
         }
 }
 
@@ -261,6 +295,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_content_of_every_density_is_read_back),
+        cmocka_unit_test(test_marks_that_are_known_change_no_byte),
         cmocka_unit_test(test_few_changes_take_hardly_more_than_by_the_library),
         cmocka_unit_test(test_skewed_bytes_get_codes_of_at_most_eleven_bits),
         cmocka_unit_test(test_changes_at_the_edges_of_blocks_are_read_back),
