@@ -101,7 +101,7 @@ static ckpt_code check_result(apply_job *job, ckpt_error *err)
 static ckpt_code look(apply_job *job, delta_inplace *in, ckpt_error *err)
 {
     const ckpt_run_options run =
-        delta_views_run(&job->views, &job->options->run, 2 * DELTA_SECTOR_BYTES);
+        delta_views_run(&job->views, &job->options->run, DELTA_INPLACE_THREAD_BYTES);
     ckpt_code code;
 
     if ((code = delta_inplace_look(in, &job->views, &run, err)) == CKPT_OK &&

@@ -12,14 +12,16 @@
 #include "libckpt/sink.h"
 #include "libckpt/size.h"
 
-/* Position in one stored tensor while its bytes arrive. */
+/* Position in one stored tensor while its bytes arrive. They are processed in lots of pieces: many
+ * threads that each read and write a sector at a time wait for the file most of the time. */
 typedef struct {
-    uint64_t at;                    /* bytes of the tensor processed so far */
-    uint64_t piece;                 /* number of the current piece */
-    uint64_t left;                  /* its bytes that have not arrived */
+    uint64_t at;                    /* bytes of the tensor that arrived so far */
+    uint64_t piece;                 /* number of the lot's first piece */
+    uint64_t left;                  /* bytes of the lot that have not arrived */
     uint64_t used;
-    unsigned char before[DELTA_SECTOR_BYTES];
-    unsigned char after[DELTA_SECTOR_BYTES];
+    delta_sector entries[DELTA_LOT_SECTORS];
+    unsigned char before[DELTA_LOT_BYTES];
+    unsigned char after[DELTA_LOT_BYTES];
 } piece_state;
 
 typedef struct {
@@ -111,46 +113,129 @@ static uint64_t hash_piece(const void *bytes, uint64_t size)
     return kernels_get()->hash_bytes(bytes, size, 0).low64;
 }
 
-/* Change or skip a piece, depending on its content in the file. `after`: the result, or the XOR. */
-static ckpt_code change_piece(piece_sink *s, size_t stored, piece_state *p, ckpt_error *err)
-{
-    const ckpt_tensor *t = ckpt_catalog_at(s->model->in.stored, stored);
-    ckpt_file *file = s->store->files[t->file].file;
-    const uint64_t offset = t->offset + p->at - p->used;
-    uint64_t old_hash;
-    uint64_t new_hash;
-    uint64_t now;
-    ckpt_code code;
+/* A lot whose bytes are all there, and one of its pieces. */
+typedef struct {
+    piece_sink *sink;
+    const ckpt_tensor *tensor;
+    piece_state *state;
+    uint64_t offset;                /* of the lot in the file */
+    size_t index;                   /* of the piece in the lot */
+    uint64_t at;                    /* its first byte there */
+    uint64_t size;
+} lot;
 
-    if ((code = delta_sectors_get(&s->in->sectors, p->piece, &old_hash, &new_hash, err)) !=
-            CKPT_OK ||
-        (code = file_read_at(file, offset, p->before, p->used, err)) != CKPT_OK)
-        return code;
-    now = hash_piece(p->before, p->used);
-    if (now == new_hash) {
+/* The first piece; then the next one, until there is none: 0. */
+static void first_piece(lot *l)
+{
+    const piece_state *p = l->state;
+
+    l->index = 0;
+    l->at = 0;
+    l->size = delta_sector_left(l->tensor, p->at - p->used);
+}
+
+static int next_piece(lot *l)
+{
+    const piece_state *p = l->state;
+
+    l->index++;
+    l->at += l->size;
+    if (l->at == p->used)
+        return 0;
+    l->size = delta_sector_left(l->tensor, p->at - p->used + l->at);
+    return 1;
+}
+
+static size_t count_pieces(lot *l)
+{
+    first_piece(l);
+    while (next_piece(l))
+        ;
+    return l->index;
+}
+
+static ckpt_code record_lot(lot *l, size_t count, ckpt_error *err)
+{
+    piece_state *p = l->state;
+
+    first_piece(l);
+    do
+        p->entries[l->index] = (delta_sector){ hash_piece(p->before + l->at, l->size),
+                                               hash_piece(p->after + l->at, l->size) };
+    while (next_piece(l));
+    return delta_sectors_put(&l->sink->in->sectors, p->piece, p->entries, count, err);
+}
+
+/* Whether a piece is to be changed, by its content in the file (`before`). `after` is the result
+ * then, also where it was the XOR. */
+static ckpt_code judge_piece(const lot *l, int *is_new, ckpt_error *err)
+{
+    const delta_sector *entry = &l->state->entries[l->index];
+    const unsigned char *before = l->state->before + l->at;
+    unsigned char *after = l->state->after + l->at;
+    const uint64_t now = hash_piece(before, l->size);
+    piece_sink *s = l->sink;
+
+    *is_new = now == entry->new_hash;
+    if (*is_new) {
         pthread_mutex_lock(&s->lock);
-        s->kept += old_hash != new_hash;
+        s->kept += entry->old_hash != entry->new_hash;
         pthread_mutex_unlock(&s->lock);
         return CKPT_OK;
     }
     if (s->is_xor)
-        bytes_xor(p->after, p->before, p->used);
-    if (now != old_hash || hash_piece(p->after, p->used) != new_hash)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' at byte %" PRIu64 ", tensor '%s': these %" PRIu64
-                         " bytes are neither what they were nor what they become",
-                         file_path(file), offset, t->name, p->used);
-    return file_write_at(file, offset, p->after, p->used, err);
+        bytes_xor(after, before, l->size);
+    if (now == entry->old_hash && hash_piece(after, l->size) == entry->new_hash)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' at byte %" PRIu64 ", tensor '%s': these %" PRIu64
+                     " bytes are neither what they were nor what they become",
+                     file_path(s->store->files[l->tensor->file].file), l->offset + l->at,
+                     l->tensor->name, l->size);
 }
 
-static ckpt_code end_piece(piece_sink *s, size_t stored, piece_state *p, ckpt_error *err)
+/* Bytes [begin, end) of a lot. */
+static ckpt_code write_pieces(const lot *l, uint64_t begin, uint64_t end, ckpt_error *err)
 {
-    const ckpt_code code =
-        s->before == NULL ? change_piece(s, stored, p, err)
-                          : delta_sectors_put(&s->in->sectors, p->piece,
-                                              hash_piece(p->before, p->used),
-                                              hash_piece(p->after, p->used), err);
+    if (begin == end)
+        return CKPT_OK;
+    return file_write_at(l->sink->store->files[l->tensor->file].file, l->offset + begin,
+                         l->state->after + begin, end - begin, err);
+}
 
-    p->piece++;
+/* Change the pieces that have not been changed yet: one write for those without a gap. */
+static ckpt_code change_lot(lot *l, size_t count, ckpt_error *err)
+{
+    const ckpt_file *file = l->sink->store->files[l->tensor->file].file;
+    piece_state *p = l->state;
+    uint64_t begin = 0;             /* of those that are not written */
+    ckpt_code code;
+
+    if ((code = delta_sectors_get(&l->sink->in->sectors, p->piece, p->entries, count, err)) !=
+            CKPT_OK ||
+        (code = file_read_at(file, l->offset, p->before, p->used, err)) != CKPT_OK)
+        return code;
+    first_piece(l);
+    do {
+        int is_new;
+
+        if ((code = judge_piece(l, &is_new, err)) != CKPT_OK ||
+            (is_new && (code = write_pieces(l, begin, l->at, err)) != CKPT_OK))
+            return code;
+        if (is_new)
+            begin = l->at + l->size;
+    } while (next_piece(l));
+    return write_pieces(l, begin, p->used, err);
+}
+
+static ckpt_code end_lot(piece_sink *s, size_t stored, piece_state *p, ckpt_error *err)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(s->model->in.stored, stored);
+    lot l = { .sink = s, .tensor = t, .state = p, .offset = t->offset + p->at - p->used };
+    const size_t count = count_pieces(&l);
+    const ckpt_code code = s->before == NULL ? change_lot(&l, count, err)
+                                             : record_lot(&l, count, err);
+
+    p->piece += count;
     p->used = 0;
     return code;
 }
@@ -167,7 +252,7 @@ static ckpt_code add_bytes(piece_sink *s, size_t stored, const unsigned char *be
         uint64_t take;
 
         if (p->used == 0)
-            p->left = delta_sector_left(t, p->at);
+            p->left = delta_lot_left(t, p->at);
         take = size_min(p->left, size - done);
         if (before != NULL)
             memcpy(p->before + p->used, before + done, take);
@@ -177,7 +262,7 @@ static ckpt_code add_bytes(piece_sink *s, size_t stored, const unsigned char *be
         p->left -= take;
         done += take;
         if (p->left == 0)
-            code = end_piece(s, stored, p, err);
+            code = end_lot(s, stored, p, err);
     }
     return code;
 }
@@ -312,7 +397,7 @@ static ckpt_code write_with(delta_inplace *in, delta_views *v, const ckpt_run_op
         (code = delta_views_stack(in->chain, s.is_xor ? &zeros : v->model.tensors,
                                   &(delta_patch_options){ .skip_all = 1 }, v, err)) != CKPT_OK)
         return code;
-    with = delta_views_run(v, run, 2 * DELTA_SECTOR_BYTES);
+    with = delta_views_run(v, run, DELTA_INPLACE_THREAD_BYTES);
     if ((code = open_files(in, &s.store, err)) == CKPT_OK &&
         (code = run_pass(&s, v->result, &with, err)) == CKPT_OK &&
         (code = store_sync_files(s.store, err)) == CKPT_OK)

@@ -23,6 +23,9 @@ typedef struct {
     uint8_t *touched;               /* by stored tensor */
 } delta_inplace;
 
+/* Memory of one thread, without its scratch. */
+enum { DELTA_INPLACE_THREAD_BYTES = 2 * DELTA_LOT_BYTES + (1 << 12) };
+
 /* Plan the change, and find out whether an earlier run has begun it. Refuses a chain that mixes
  * encodings. Release *out, also after a failure. */
 ckpt_code delta_inplace_begin(const delta_chain *chain, const ckpt_checkpoint *c,

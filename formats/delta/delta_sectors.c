@@ -11,14 +11,24 @@ enum {
     HEAD_BYTES = 64, ENTRY_BYTES = 16, BUFFER_BYTES = 1 << 18
 };
 
+_Static_assert(sizeof(delta_sector) == ENTRY_BYTES, "entries are written as they are");
+
 static const char magic[MAGIC_BYTES + 1] = "ckptdlt1";
+
+static uint64_t left_in(const ckpt_tensor *stored, uint64_t at, uint64_t unit_bytes)
+{
+    return size_min(unit_bytes - (stored->offset + at) % unit_bytes,
+                    ckpt_part_bytes(stored, CKPT_DATA) - at);
+}
 
 uint64_t delta_sector_left(const ckpt_tensor *stored, uint64_t at)
 {
-    const uint64_t bytes = ckpt_part_bytes(stored, CKPT_DATA);
-    const uint64_t in_sector = DELTA_SECTOR_BYTES - (stored->offset + at) % DELTA_SECTOR_BYTES;
+    return left_in(stored, at, DELTA_SECTOR_BYTES);
+}
 
-    return size_min(in_sector, bytes - at);
+uint64_t delta_lot_left(const ckpt_tensor *stored, uint64_t at)
+{
+    return left_in(stored, at, DELTA_LOT_BYTES);
 }
 
 static uint64_t pieces_of(const ckpt_tensor *t)
@@ -139,24 +149,18 @@ ckpt_code delta_sectors_begin(delta_sectors *s, hash128 fingerprint, ckpt_error 
     return file_write_at(s->file, 0, head, sizeof head, err);
 }
 
-ckpt_code delta_sectors_put(delta_sectors *s, uint64_t piece, uint64_t old_hash, uint64_t new_hash,
-                            ckpt_error *err)
+ckpt_code delta_sectors_put(delta_sectors *s, uint64_t piece, const delta_sector *entries,
+                            size_t count, ckpt_error *err)
 {
-    const uint64_t entry[] = { old_hash, new_hash };
-
-    return file_write_at(s->file, HEAD_BYTES + piece * ENTRY_BYTES, entry, sizeof entry, err);
+    return file_write_at(s->file, HEAD_BYTES + piece * ENTRY_BYTES, entries, count * ENTRY_BYTES,
+                         err);
 }
 
-ckpt_code delta_sectors_get(const delta_sectors *s, uint64_t piece, uint64_t *old_hash,
-                            uint64_t *new_hash, ckpt_error *err)
+ckpt_code delta_sectors_get(const delta_sectors *s, uint64_t piece, delta_sector *entries,
+                            size_t count, ckpt_error *err)
 {
-    uint64_t entry[2];
-    const ckpt_code code = file_read_at(s->file, HEAD_BYTES + piece * ENTRY_BYTES, entry,
-                                        sizeof entry, err);
-
-    *old_hash = entry[0];
-    *new_hash = entry[1];
-    return code;
+    return file_read_at(s->file, HEAD_BYTES + piece * ENTRY_BYTES, entries, count * ENTRY_BYTES,
+                        err);
 }
 
 ckpt_code delta_sectors_complete(delta_sectors *s, ckpt_error *err)

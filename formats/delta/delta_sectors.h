@@ -21,7 +21,18 @@
 #include "libckpt/file.h"
 #include "kernels/kernels.h"
 
-enum { DELTA_SECTOR_BYTES = 4096 };
+enum {
+    DELTA_SECTOR_BYTES = 4096,
+    /* Pieces are read and written in lots, which begin at its multiples in the file. */
+    DELTA_LOT_SECTORS = 64,
+    DELTA_LOT_BYTES = DELTA_LOT_SECTORS * DELTA_SECTOR_BYTES
+};
+
+/* The entry of a piece. */
+typedef struct {
+    uint64_t old_hash;
+    uint64_t new_hash;
+} delta_sector;
 
 typedef struct {
     ckpt_file *file;
@@ -42,17 +53,18 @@ ckpt_code delta_sectors_look(delta_sectors *s, hash128 fingerprint, int *is_ther
                              ckpt_error *err);
 /* Create a new journal. */
 ckpt_code delta_sectors_begin(delta_sectors *s, hash128 fingerprint, ckpt_error *err);
-/* Thread-safe. */
-ckpt_code delta_sectors_put(delta_sectors *s, uint64_t piece, uint64_t old_hash, uint64_t new_hash,
-                            ckpt_error *err);
+/* The entries of `count` pieces, one after another. Thread-safe. */
+ckpt_code delta_sectors_put(delta_sectors *s, uint64_t piece, const delta_sector *entries,
+                            size_t count, ckpt_error *err);
 /* All pieces were put: sync the journal and rename it. The change may begin after this. */
 ckpt_code delta_sectors_complete(delta_sectors *s, ckpt_error *err);
-ckpt_code delta_sectors_get(const delta_sectors *s, uint64_t piece, uint64_t *old_hash,
-                            uint64_t *new_hash, ckpt_error *err);
+ckpt_code delta_sectors_get(const delta_sectors *s, uint64_t piece, delta_sector *entries,
+                            size_t count, ckpt_error *err);
 /* Remove the journal, when the change is complete and on the disk. */
 ckpt_code delta_sectors_remove(delta_sectors *s, ckpt_error *err);
 
-/* Bytes of a tensor from `at` on that lie in one sector, at most `left`. */
+/* Bytes of a tensor from `at` on that lie in one sector, or in one lot. */
 uint64_t delta_sector_left(const ckpt_tensor *stored, uint64_t at);
+uint64_t delta_lot_left(const ckpt_tensor *stored, uint64_t at);
 
 #endif
