@@ -91,10 +91,10 @@ class Bench:
         return [BUILD / "bin" / name, "--threads", self.args.threads, "--quiet", *arguments]
 
     def copy_command(self, pairs):
-        """pairs: (input file, bytes to write)."""
+        """pairs: (input file, bytes to write), and a name if it is not that of the input."""
         command = [BUILD / "bench" / "parallel_copy", self.args.threads, CHUNK_BYTES]
-        for source, size in pairs:
-            command += [source, self.out / source.name, size]
+        for source, size, *name in pairs:
+            command += [source, self.out / (name[0] if name else source.name), size]
         return command
 
     def make_slice(self):

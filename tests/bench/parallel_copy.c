@@ -4,9 +4,10 @@
  *   parallel_copy THREADS CHUNK_BYTES {IN OUT OUT_BYTES}...
  *
  * Reads every IN once and writes OUT_BYTES to every OUT at positions, in chunks, from all threads:
- * what a perfect conversion between files of these sizes would do. OUT_BYTES 0 only reads. What is
- * written is what the chunk's buffer holds: the bytes of IN, then whatever was there. Ends with
- * fsync, as conversions do. Prints nothing; the caller takes the time.
+ * what a perfect conversion between files of these sizes would do. OUT_BYTES 0 only reads; an OUT
+ * named again grows by OUT_BYTES. What is written is what the chunk's buffer holds: the bytes of
+ * IN, then whatever was there. Ends with fsync, as conversions do. Prints nothing; the caller takes
+ * the time.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +26,8 @@ typedef struct {
     const char *out_path;
     int in;
     int out;
+    int shares_out;               /* 1: `out` is that of an earlier pair */
+    uint64_t out_offset;
     uint64_t in_bytes;
     uint64_t out_bytes;
     uint64_t chunk_count;
@@ -96,7 +99,8 @@ static void write_chunk(const pair *p, uint64_t chunk, const char *buffer)
     const uint64_t end = chunk_start(p, chunk + 1, p->out_bytes);
 
     while (offset < end) {
-        const ssize_t put = pwrite(p->out, buffer, (size_t)(end - offset), (off_t)offset);
+        const ssize_t put = pwrite(p->out, buffer, (size_t)(end - offset),
+                                   (off_t)(p->out_offset + offset));
 
         if (put <= 0)
             fail(p->out_path);
@@ -137,7 +141,23 @@ static uint64_t parse(const char *text)
     return value;
 }
 
-static void open_pair(pair *p, char **argv, uint64_t chunk_bytes)
+static void open_out(copy_job *job, pair *p)
+{
+    const pair *before = p;
+
+    while (before > job->pairs && p->out < 0)
+        if (strcmp((--before)->out_path, p->out_path) == 0)
+            p->out = before->out;
+    p->shares_out = p->out >= 0;
+    if (p->shares_out)
+        p->out_offset = before->out_offset + before->out_bytes;
+    else
+        p->out = open(p->out_path, O_WRONLY | O_CREAT | O_EXCL, 0666);
+    if (p->out < 0 || ftruncate(p->out, (off_t)(p->out_offset + p->out_bytes)) != 0)
+        fail(p->out_path);
+}
+
+static void open_pair(copy_job *job, pair *p, char **argv)
 {
     struct stat status;
     uint64_t larger;
@@ -150,13 +170,10 @@ static void open_pair(pair *p, char **argv, uint64_t chunk_bytes)
     if (p->in < 0 || fstat(p->in, &status) != 0)
         fail(p->in_path);
     p->in_bytes = (uint64_t)status.st_size;
-    if (p->out_bytes > 0) {
-        p->out = open(p->out_path, O_WRONLY | O_CREAT | O_EXCL, 0666);
-        if (p->out < 0 || ftruncate(p->out, (off_t)p->out_bytes) != 0)
-            fail(p->out_path);
-    }
+    if (p->out_bytes > 0)
+        open_out(job, p);
     larger = p->in_bytes > p->out_bytes ? p->in_bytes : p->out_bytes;
-    p->chunk_count = (larger + chunk_bytes - 1) / chunk_bytes;
+    p->chunk_count = (larger + job->chunk_bytes - 1) / job->chunk_bytes;
 }
 
 int main(int argc, char **argv)
@@ -177,14 +194,14 @@ int main(int argc, char **argv)
         job.chunk_bytes == 0)
         return 2;
     for (size_t i = 0; i < job.pair_count; i++)
-        open_pair(&job.pairs[i], argv + PAIRS_FIRST + (int)i * PAIR_ARGS, job.chunk_bytes);
+        open_pair(&job, &job.pairs[i], argv + PAIRS_FIRST + (int)i * PAIR_ARGS);
     for (uint64_t i = 0; i < thread_count; i++)
         if (pthread_create(&threads[i], NULL, copy_thread, &job) != 0)
             fail("a thread");
     for (uint64_t i = 0; i < thread_count; i++)
         pthread_join(threads[i], NULL);
     for (size_t i = 0; i < job.pair_count; i++)
-        if (job.pairs[i].out >= 0 &&
+        if (job.pairs[i].out >= 0 && !job.pairs[i].shares_out &&
             (fsync(job.pairs[i].out) != 0 || close(job.pairs[i].out) != 0))
             fail(job.pairs[i].out_path);
     free(job.pairs);
