@@ -323,9 +323,9 @@ static ckpt_code check_files(const index_reader *r)
             first = store->files[i].name;
     if (missing == 0)
         return CKPT_OK;
-    return ckpt_fail(r->err, CKPT_E_IO,
-                     "'%s' names %zu files, of which %zu do not exist; the first is '%s'", r->path,
-                     store->file_count, missing, first);
+    return ckpt_fail(r->err, CKPT_E_IO, "'%s' names %s %s; the first is '%s'",
+                     r->path, text_count(store->file_count, "file, of which", "files, of which").text,
+                     text_count(missing, "does not exist", "do not exist").text, first);
 }
 
 /* Read the index and check that it is JSON. The text stays allocated, and charged to the memory

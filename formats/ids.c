@@ -85,11 +85,10 @@ static ckpt_code look_at(const ckpt_checkpoint *c, size_t i, uint64_t expert_cou
     free(look.ids);
     if (code == CKPT_OK && look.bad_count > 0)
         snprintf(out, IDS_TEXT_BYTES,
-                 "tensor '%s' has %llu ids outside of 0 .. %lld, the first is %lld in row %llu, "
+                 "tensor '%s' has %s outside of 0 .. %lld, the first is %lld in row %llu, "
                  "column %llu",
-                 t->name, (unsigned long long)look.bad_count, (long long)expert_count - 1,
-                 (long long)look.value, (unsigned long long)look.row,
-                 (unsigned long long)look.col);
+                 t->name, text_count(look.bad_count, "id", "ids").text, (long long)expert_count - 1,
+                 (long long)look.value, (unsigned long long)look.row, (unsigned long long)look.col);
     return code;
 }
 

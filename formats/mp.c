@@ -127,8 +127,8 @@ static ckpt_code find_ranks(ckpt_checkpoint *out, uint32_t *rank_count, ckpt_err
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' mixes mp%u and mp%u", out->place.path,
                          finder.count, finder.other);
     if (finder.seen != finder.count)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has %u files of mp%u, expected %u",
-                         out->place.path, finder.seen, finder.count, finder.count);
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has %s of mp%u, expected %u", out->place.path,
+                         text_count(finder.seen, "file", "files").text, finder.count, finder.count);
     *rank_count = finder.count;
     return CKPT_OK;
 }

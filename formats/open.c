@@ -16,6 +16,7 @@
 #include "libckpt/recognise.h"
 #include "libckpt/size.h"
 #include "tokenizer_files.h"
+#include "libckpt/text.h"
 #include "libckpt/values.h"
 
 ckpt_code format_add_files(const ckpt_format *format, ckpt_store *store, uint32_t count,
@@ -151,12 +152,11 @@ static ckpt_code note_narrow(ckpt_checkpoint *c, ckpt_error *err)
     for (int got = 0; got < CKPT_DTYPE_COUNT; got++)
         for (int expected = 0; expected < CKPT_DTYPE_COUNT && code == CKPT_OK; expected++)
             if (counts[got][expected] > 0)
-                code = note_add(&c->notes, err,
-                                "%zu tensors are %s, narrower than the %s of family %s; the first "
-                                "is '%s'",
-                                counts[got][expected], ckpt_dtype_name((ckpt_dtype)got),
-                                ckpt_dtype_name((ckpt_dtype)expected), family_name(c->family),
-                                first[got][expected]);
+                code = note_add(
+                    &c->notes, err, "%s %s, narrower than the %s of family %s; the first is '%s'",
+                    text_count(counts[got][expected], "tensor is", "tensors are").text,
+                    ckpt_dtype_name((ckpt_dtype)got), ckpt_dtype_name((ckpt_dtype)expected),
+                    family_name(c->family), first[got][expected]);
     return code;
 }
 
@@ -305,9 +305,9 @@ static ckpt_code note_bare_codes(ckpt_checkpoint *c, ckpt_error *err)
             forms[f].count++;
     }
     for (size_t f = 0; f < form_count && code == CKPT_OK; f++)
-        code = note_add(&c->notes, err,
-                        "%zu tensors are codes as stored, not values: %s; the first is '%s'",
-                        forms[f].count, forms[f].form, forms[f].first);
+        code = note_add(&c->notes, err, "%s as stored, not values: %s; the first is '%s'",
+                        text_count(forms[f].count, "tensor is codes", "tensors are codes").text,
+                        forms[f].form, forms[f].first);
     return code;
 }
 

@@ -3,6 +3,8 @@
 #define CKPT_TEXT_H
 
 #include <fnmatch.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Copy a text, malloc'd; a copy of NULL is NULL. 0 when there is no memory. */
@@ -10,6 +12,24 @@ static inline int text_copy(const char *text, char **out)
 {
     *out = text == NULL ? NULL : strdup(text);
     return text == NULL || *out != NULL;
+}
+
+/*
+ * A number with its noun, and with the verb where that changes, too: "1 tensor differs", "5 tensors
+ * differ". printf("%s\n", text_count(n, "file", "files").text): a result lives until the end of the
+ * expression. `one` and `many` are short.
+ */
+enum { TEXT_COUNT_BYTES = 56 };
+typedef struct {
+    char text[TEXT_COUNT_BYTES];
+} text_counted;
+
+static inline text_counted text_count(uint64_t count, const char *one, const char *many)
+{
+    text_counted out;
+
+    snprintf(out.text, sizeof out.text, "%" PRIu64 " %s", count, count == 1 ? one : many);
+    return out;
 }
 
 /* The order of two texts by bytes, for qsort and bsearch over an array of them. */

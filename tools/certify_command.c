@@ -279,8 +279,8 @@ static ckpt_code judge_listing(certifying *job, size_t i, const kept_listing *li
         return code;
     check.verdict = wrong > 0 ? CERTIFICATE_FAIL : right > 0 ? CERTIFICATE_PASS
                                                              : CERTIFICATE_SKIPPED;
-    return certificate_add_check(&job->c, &check, err, "%zu files are as %s listed them, %zu are "
-                                 "not", right, listing->hub, wrong);
+    return certificate_add_check(&job->c, &check, err, "as %s listed: %s, otherwise: %zu",
+                                 listing->hub, text_count(right, "file", "files").text, wrong);
 }
 
 /* Compare the files with the hub's listing, if ckpt-download stored one in the folder. */
@@ -573,9 +573,10 @@ static void say_written(const certifying *job)
     cli_written what = { .path = opt.out,
                          .root = job->c.checkpoints[0].root[0] == '\0'
                                      ? NULL : job->c.checkpoints[0].root };
-    char detail[64];
+    char detail[TEXT_COUNT_BYTES + 8];
 
-    snprintf(detail, sizeof detail, "of %zu checkpoint%s,", job->count, job->count == 1 ? "" : "s");
+    snprintf(detail, sizeof detail, "of %s,",
+             text_count(job->count, "checkpoint", "checkpoints").text);
     what.detail = detail;
     for (size_t i = 0; i < job->count; i++) {
         what.tensor_count += job->c.checkpoints[i].stored_count;

@@ -11,6 +11,7 @@
 #include "tools/download/listing.h"
 #include "libckpt/file.h"
 #include "libckpt/machine.h"
+#include "libckpt/text.h"
 
 static struct {
     cli_common common;
@@ -426,7 +427,8 @@ static ckpt_code prune(session *s, ckpt_error *err)
 
     cli_size_text(pruned.bytes, size);
     if (pruned.count > 0 && !opt.common.quiet)
-        fprintf(stderr, "deleted %zu files that the hub does not list, %s\n", pruned.count, size);
+        fprintf(stderr, "deleted %s that the hub does not list, %s\n",
+                text_count(pruned.count, "file", "files").text, size);
     return code;
 }
 
@@ -460,12 +462,16 @@ static ckpt_code sum_up(session *s, ckpt_error *err)
         reason = reason == HUB_FINE || reason == status.reason ? status.reason : HUB_PARTIAL;
     }
     if (stats->failed_count == 0 && s->listing.unsafe_count > 0)
-        return hub_fail(HUB_PARTIAL, err, "skipped %zu files with unsafe names, the first is "
-                        "'%s'", s->listing.unsafe_count, s->listing.unsafe_path);
+        return hub_fail(HUB_PARTIAL, err, "skipped %s, the first is '%s'",
+                        text_count(s->listing.unsafe_count, "file with an unsafe name",
+                                   "files with unsafe names")
+                            .text,
+                        s->listing.unsafe_path);
     if (stats->failed_count == 0)
         return CKPT_OK;
-    return hub_fail(reason, err, "%zu of %zu files failed: %s", stats->failed_count,
-                    stats->file_count, first == NULL ? "out of memory" : first);
+    return hub_fail(reason, err, "%zu of %s failed: %s", stats->failed_count,
+                    text_count(stats->file_count, "file", "files").text,
+                    first == NULL ? "out of memory" : first);
 }
 
 static void ask_for_switch(int number)

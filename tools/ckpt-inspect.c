@@ -323,8 +323,8 @@ static void print_text(const inspection *in)
     for (size_t i = 0; i < in->total_count; i++)
         print_total(&in->totals[i], in->totals[i].label);
     print_total(&in->all, "all");
-    printf("\nlayout    %s, %zu file%s\n", ckpt_layout_name(c), c->store->file_count,
-           c->store->file_count == 1 ? "" : "s");
+    printf("\nlayout    %s, %s\n", ckpt_layout_name(c),
+           text_count(c->store->file_count, "file", "files").text);
     printf("family    %s\nnames     %s\n", ckpt_family_name(c), ckpt_names_style(c));
     print_config(c);
     for (size_t i = 0; i < c->notes.count; i++)

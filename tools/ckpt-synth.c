@@ -386,9 +386,10 @@ static void print_plan(const synth_job *job)
         cli_json_end(&w);
         return;
     }
-    printf("%zu tensors in %zu files: %llu bytes, and %llu of headers\n",
-               ckpt_catalog_count(job->store->catalog), job->store->file_count,
-               (unsigned long long)payload_bytes, (unsigned long long)header_bytes);
+    printf("%s in %s: %llu bytes, and %llu of headers\n",
+           text_count(ckpt_catalog_count(job->store->catalog), "tensor", "tensors").text,
+           text_count(job->store->file_count, "file", "files").text,
+           (unsigned long long)payload_bytes, (unsigned long long)header_bytes);
 }
 
 int main(int argc, char **argv)

@@ -22,6 +22,7 @@
 #include "verify/check.h"
 #include "verify/compare.h"
 #include "verify/manifest.h"
+#include "libckpt/text.h"
 
 enum { LINES_MAX = 20 };           /* lines of a list printed as text */
 
@@ -298,11 +299,12 @@ static void print_sums(const char *path, const sums_result *r)
 
     cli_size_text(r->checked_bytes, size);
     if (r->checked_count > 0)
-        printf("%s: %zu of %zu checksums of stored tensors match, %s\n", path,
-               r->checked_count - r->wrong_count, r->checked_count, size);
+        printf("%s: %zu of %s of stored tensors match, %s\n", path,
+               r->checked_count - r->wrong_count,
+               text_count(r->checked_count, "checksum", "checksums").text, size);
     if (r->absent_count > 0)
-        printf("%s: %zu stored tensors have no checksum: their writer omitted it\n", path,
-               r->absent_count);
+        printf("%s: %s no checksum: their writer omitted it\n", path,
+               text_count(r->absent_count, "stored tensor has", "stored tensors have").text);
 }
 
 static void print_config_differences(const config_verdict *v, const char *a, const char *b)
@@ -338,8 +340,10 @@ static void print_companions(const companion_comparison *c, const char *a, const
 
 static void print_findings(const char *path, const value_findings *f)
 {
-    printf("%s: %zu faults and %zu remarks on the values of %zu tensors\n", path, f->fault_count,
-           f->count - f->fault_count, f->tensor_count);
+    printf("%s: %s and %s on the values of %s\n", path,
+           text_count(f->fault_count, "fault", "faults").text,
+           text_count(f->count - f->fault_count, "remark", "remarks").text,
+           text_count(f->tensor_count, "tensor", "tensors").text);
     for (size_t i = 0; i < f->count && !is_cut(i, f->count, "findings"); i++) {
         char text[VALUE_TEXT_BYTES] = "";
 
@@ -356,10 +360,10 @@ static void print_check(const char *path, const check_result *r, const file_list
     char size[CLI_SIZE_TEXT_BYTES];
 
     cli_size_text(r->stored_bytes, size);
-    printf("%s: structure is %s: %zu tensors, stored as %zu in %zu file%s, %s, layout "
-           "%s, family %s\n", path, r->unlisted_count == 0 ? "right" : "NOT right",
-           r->tensor_count, r->stored_count, r->file_count, r->file_count == 1 ? "" : "s", size,
-           r->layout, r->family);
+    printf("%s: structure is %s: %s, stored as %zu in %s, %s, layout %s, family %s\n", path,
+           r->unlisted_count == 0 ? "right" : "NOT right",
+           text_count(r->tensor_count, "tensor", "tensors").text, r->stored_count,
+           text_count(r->file_count, "file", "files").text, size, r->layout, r->family);
     print_sums(path, &r->sums);
     if (r->stored_root != NULL)
         printf("%s: values are %s the key %s says, root %s\n", path,
@@ -486,12 +490,14 @@ static int lacks_mtp_alone(const ckpt_comparison *c)
 
 static void print_comparison(const ckpt_comparison *c)
 {
-    printf("%s: %zu tensors, %" PRIu64 " elements compared",
-           ckpt_comparison_is_same(c) ? "same" : "different", c->compared, c->element_count);
+    printf("%s: %s, %s", ckpt_comparison_is_same(c) ? "same" : "different",
+           text_count(c->compared, "tensor", "tensors").text,
+           text_count(c->element_count, "element compared", "elements compared").text);
     if (c->other_encoding_count > 0)
-        printf(", %zu tensors in different encodings", c->other_encoding_count);
+        printf(", %s in different encodings",
+               text_count(c->other_encoding_count, "tensor", "tensors").text);
     if (c->differing_count > 0)
-        printf(", %zu tensors differ", c->differing_count);
+        printf(", %s", text_count(c->differing_count, "tensor differs", "tensors differ").text);
     putchar('\n');
     for (size_t i = 0; i < c->differing_count && !is_cut(i, c->differing_count, "differ"); i++)
         if (!opt.stat || c->differing[i].kind != CKPT_DIFFERENT_VALUES)
@@ -501,8 +507,11 @@ static void print_comparison(const ckpt_comparison *c)
     print_names("missing in A", c->missing_in_a, c->missing_in_a_count);
     print_names("missing in B", c->missing_in_b, c->missing_in_b_count);
     if (c->by_rule_count > 0)
-        printf("by rule: %zu tensors, %" PRIu64 " blocks as the rule makes them, %" PRIu64 " with "
-               "A's values in other bytes, %" PRIu64 " wrong\n", c->by_rule_count, c->blocks.made,
+        printf("by rule: %s, %s, %" PRIu64 " with A's values in other bytes, %" PRIu64 " wrong\n",
+               text_count(c->by_rule_count, "tensor", "tensors").text,
+               text_count(c->blocks.made, "block as the rule makes it",
+                          "blocks as the rule makes them")
+                   .text,
                c->blocks.kept, c->blocks.wrong);
     if (!opt.bits && c->re_encoded_count > 0)
         printf("%zu tensors have equal values but different codes or scales (--bits lists them)\n",

@@ -17,6 +17,7 @@
 #include "verify/losses.h"
 #include "verify/manifest.h"
 #include "verify/report.h"
+#include "libckpt/text.h"
 
 const cli_topic convert_files[] = {
     { "DST.partial", "The unfinished output, with its journal .ckpt-journal. The same command "
@@ -183,17 +184,19 @@ static void print_plan(const convert_command *o, const convert_job *job,
     char out[CLI_SIZE_TEXT_BYTES];
     char fixed[CLI_SIZE_TEXT_BYTES];
     char tile[CLI_SIZE_TEXT_BYTES];
-    char pieces[64] = "";
+    char pieces[TEXT_COUNT_BYTES + 16] = "";
 
     cli_size_text(plan->in_bytes, in);
     cli_size_text(plan->out_bytes, out);
     cli_size_text(plan->fixed_bytes, fixed);
     cli_size_text(plan->tile_bytes, tile);
     if (plan->is_cut)
-        snprintf(pieces, sizeof pieces, ", cut in %zu pieces", plan->piece_count);
-    printf("%zu tensors, %s -> %zu stored tensors%s, in %zu file%s, %s (%" PRIu64 " bytes)\n",
-           ckpt_catalog_count(plan->to), in, plan->key_count, pieces, plan->file_count,
-           plan->file_count == 1 ? "" : "s", out, plan->out_bytes);
+        snprintf(pieces, sizeof pieces, ", cut in %s",
+                 text_count(plan->piece_count, "piece", "pieces").text);
+    printf("%s, %s -> %s%s, in %s, %s (%" PRIu64 " bytes)\n",
+           text_count(ckpt_catalog_count(plan->to), "tensor", "tensors").text, in,
+           text_count(plan->key_count, "stored tensor", "stored tensors").text, pieces,
+           text_count(plan->file_count, "file", "files").text, out, plan->out_bytes);
     print_changes(plan);
     print_room(plan);
     printf("memory: %s for catalogs, %s for each thread\n", fixed, tile);
@@ -221,13 +224,14 @@ static void print_changes_of_values(const convert_command *o, const ckpt_outcome
     if (!is_lossy && outcome->changed_count == 0)
         return;
     if (is_lossy)
-        printf("%" PRIu64 " values were rounded%s", outcome->rounded,
+        printf("%s rounded%s", text_count(outcome->rounded, "value was", "values were").text,
                outcome->has_others ? " (in this run)" : "");
     else
         printf("BF16 values were restored to the exact products they had been rounded from");
     if (outcome->root != NULL)
-        printf("; %zu of %zu tensors differ from '%s'; root of the source %s, of the result %s",
-               outcome->changed_count, ckpt_catalog_count(outcome->target_logical),
+        printf("; %zu of %s differ from '%s'; root of the source %s, of the result %s",
+               outcome->changed_count,
+               text_count(ckpt_catalog_count(outcome->target_logical), "tensor", "tensors").text,
                outcome->source.path, outcome->source_root, outcome->root);
     putchar('\n');
 }
@@ -251,7 +255,8 @@ static void print_losses(const ckpt_outcome *outcome)
                cli_name(ckpt_catalog_at(outcome->target_logical, sum.worst)->name),
                sum.worst_error);
     if (sum.total.saturated > 0)
-        printf("; %" PRIu64 " values are above the largest code", sum.total.saturated);
+        printf("; %s above the largest code",
+               text_count(sum.total.saturated, "value is", "values are").text);
     if (sum.total.underflowed > 0)
         printf("; %" PRIu64 " became 0", sum.total.underflowed);
     putchar('\n');
@@ -336,7 +341,7 @@ static void print_drops(const ckpt_outcome *outcome)
             continue;
         for (size_t j = i; j < outcome->drop_count; j++)
             count += strcmp(outcome->drops[j].reason, reason) == 0;
-        printf("left out: %zu tensors (%s)\n", count, reason);
+        printf("left out: %s (%s)\n", text_count(count, "tensor", "tensors").text, reason);
     }
 }
 
@@ -344,11 +349,11 @@ static void print_drops(const ckpt_outcome *outcome)
 static void print_remarks(const convert_command *o, const ckpt_outcome *outcome)
 {
     if (outcome->kept_count > 0)
-        printf("%zu of %zu tensors were already written by an earlier run\n", outcome->kept_count,
-               ckpt_catalog_count(outcome->target_logical));
+        printf("%zu of %s were already written by an earlier run\n", outcome->kept_count,
+               text_count(ckpt_catalog_count(outcome->target_logical), "tensor", "tensors").text);
     if (outcome->repaired_count > 0)
-        printf("%zu tensors written by other processes were damaged on disk and have been written "
-               "again\n", outcome->repaired_count);
+        printf("damaged on disk and written again: %s of other processes\n",
+               text_count(outcome->repaired_count, "tensor", "tensors").text);
     print_drops(outcome);
     print_notes(outcome->notes, outcome->note_count);
     print_losses(outcome);

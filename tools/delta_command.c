@@ -186,7 +186,8 @@ static void print_plan_text(const delta_plan *plan)
     char available[CLI_SIZE_TEXT_BYTES] = "?";
 
     cli_size_text(plan->bytes, size);
-    printf("plan: version %s, %zu tensors, %s", plan->version, plan->tensor_count, size);
+    printf("plan: version %s, %s, %s", plan->version,
+           text_count(plan->tensor_count, "tensor", "tensors").text, size);
     if (plan->applied != NULL) {
         cli_size_text(plan->applied->packed_bytes, need);
         printf("; the deltas change %zu of them, %s", plan->applied->changed_count, need);
@@ -266,16 +267,18 @@ static void print_made(const delta_command *o, const delta_made *made, const cha
         return;
     print_summary(&made->summary);
     if (made->is_rounded)
-        printf("quantised: %" PRIu64 " of %" PRIu64 " elements rounded, relative error %.3g\n",
-               made->loss.rounded, made->loss.elements, quantise_loss_relative(&made->loss));
+        printf("quantised: %" PRIu64 " of %s rounded, relative error %.3g\n", made->loss.rounded,
+               text_count(made->loss.elements, "element", "elements").text,
+               quantise_loss_relative(&made->loss));
     delta_command_print_notes(o, &made->notes);
     if (!o->measure)
         return;
     cli_size_text(total->packed_bytes, packed);
     cli_size_text((uint64_t)((double)total->bytes / (seconds > 0 ? seconds : 1e-9)), rate);
-    printf("measured, not kept, '%s': version %s, %zu of %zu tensors changed, %s, %.1f s, "
-           "%s/s%s%s\n", cli_name(target), made->version, total->changed_count,
-           total->tensor_count, packed, seconds, rate,
+    printf("measured, not kept, '%s': version %s, %zu of %s changed, %s, %.1f s, "
+           "%s/s%s%s\n",
+           cli_name(target), made->version, total->changed_count,
+           text_count(total->tensor_count, "tensor", "tensors").text, packed, seconds, rate,
            made->after.all[0] == '\0' ? "" : ", root ", made->after.all);
 }
 
@@ -286,8 +289,8 @@ static void say_written(const delta_command *o, const char *target, const char *
     char detail[512];
     cli_written what = *rest;
 
-    snprintf(detail, sizeof detail, "version %.200s, %zu of %zu tensors changed,",
-             cli_name(version), counts[0], counts[1]);
+    snprintf(detail, sizeof detail, "version %.200s, %zu of %s changed,", cli_name(version),
+             counts[0], text_count(counts[1], "tensor", "tensors").text);
     if (delta_command_is_stream(target))
         what.stream = "a delta stream";
     else
@@ -453,9 +456,9 @@ static void print_applied(const delta_command *o, const delta_outcome *out, cons
         return;
     cli_size_text(out->bytes, size);
     cli_size_text((uint64_t)((double)out->bytes / (seconds > 0 ? seconds : 1e-9)), rate);
-    printf("the deltas fit: version %s, %zu of %zu tensors changed, %s, %.1f s, %s/s%s%s\n",
-           out->version, out->changed_count, out->tensor_count, size, seconds, rate,
-           out->result.all[0] == '\0' ? "" : ", root ", out->result.all);
+    printf("the deltas fit: version %s, %zu of %s changed, %s, %.1f s, %s/s%s%s\n", out->version,
+           out->changed_count, text_count(out->tensor_count, "tensor", "tensors").text, size,
+           seconds, rate, out->result.all[0] == '\0' ? "" : ", root ", out->result.all);
 }
 
 static void finish_applied(const delta_command *o, const delta_outcome *out, const char *base,
@@ -599,12 +602,13 @@ static void print_delta(const delta_command *o, const ckpt_delta *d, const delta
            cli_name(d->base_version), delta_encoding_name(d->encoding),
            checksum_name(d->checksum), packed);
     if (d->has_side)
-        printf("%zu of %zu tensors change, of %s\nbase    %s\nresult  %s\n", d->count,
-               d->total_count, total, d->base.all[0] == '\0' ? "no digest" : d->base.all,
+        printf("%zu of %s change, of %s\nbase    %s\nresult  %s\n", d->count,
+               text_count(d->total_count, "tensor", "tensors").text, total,
+               d->base.all[0] == '\0' ? "no digest" : d->base.all,
                d->result.all[0] == '\0' ? "no digest" : d->result.all);
     else
-        printf("%zu tensors change; no ckpt-delta.json: roots, dtypes and counts are not known\n",
-               d->count);
+        printf("%s; no ckpt-delta.json: roots, dtypes and counts are not known\n",
+               text_count(d->count, "tensor changes", "tensors change").text);
     print_summary(sum);
     for (size_t i = 0; i < d->added.count; i++)
         printf("adds tensor  %s\n", cli_name(d->added.names[i]));

@@ -6,6 +6,7 @@
 #include "formats/notes.h"
 #include "tools/cli/cli.h"
 #include "verify/loaders.h"
+#include "libckpt/text.h"
 
 /* The map that gives the modules of weights; NULL for a family without one. */
 static ckpt_code find_modules(const ckpt_checkpoint *c, ckpt_map **out, ckpt_error *err)
@@ -42,8 +43,9 @@ static ckpt_code judge(const ckpt_checkpoint *c, loader_id loader, loader_verdic
 
 static void print_verdict(const char *path, const loader_verdict *v)
 {
-    printf("%s: %s %s it (%zu rules, read from %s)\n", path, loader_name(v->loader),
-           v->loads ? "will load" : "will NOT load", v->rule_count, loader_version(v->loader));
+    printf("%s: %s %s it (%s, read from %s)\n", path, loader_name(v->loader),
+           v->loads ? "will load" : "will NOT load",
+           text_count(v->rule_count, "rule", "rules").text, loader_version(v->loader));
     for (size_t i = 0; i < v->count; i++) {
         const loader_finding *f = &v->findings[i];
 

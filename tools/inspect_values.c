@@ -12,6 +12,7 @@
 #include "libckpt/float_text.h"
 #include "libckpt/memory.h"
 #include "libckpt/size.h"
+#include "libckpt/text.h"
 #include "libckpt/values.h"
 #include "tools/cli/cli.h"
 #include "verify/json_line.h"
@@ -52,7 +53,8 @@ static void print_extras(const tensor_statistics *s, const ckpt_tensor *t)
     if (s->scales.count > 0 && s->scales.min <= s->scales.max)
         printf("  scales %.4g..%.4g", (double)s->scales.min, (double)s->scales.max);
     if (s->scales.nans > 0)
-        printf("  %" PRIu64 " scales are no numbers", s->scales.nans);
+        printf("  %s",
+               text_count(s->scales.nans, "scale is no number", "scales are no numbers").text);
     if (statistics_code_count(t) > 0)
         printf("  saturated %.4f%%", percent(s->saturated, s->count));
     if (s->nans > 0)
@@ -62,7 +64,7 @@ static void print_extras(const tensor_statistics *s, const ckpt_tensor *t)
     if (s->bad_row != UINT64_MAX)
         printf(" (first at row %" PRIu64 " column %" PRIu64 ")", s->bad_row, s->bad_col);
     if (s->zero_rows > 0)
-        printf("  %" PRIu64 " rows are 0", s->zero_rows);
+        printf("  %s", text_count(s->zero_rows, "row is 0", "rows are 0").text);
 }
 
 void inspect_print_statistics(const ckpt_catalog *catalog, const uint8_t *chosen,
@@ -210,8 +212,11 @@ ckpt_code inspect_check_rows(const ckpt_tensor *tensor, const inspect_rows *rows
                          ckpt_dtype_name(tensor->dtype));
     if (rows->row < have && rows->count <= have - rows->row)
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' has %" PRIu64 " rows, counted from 0: there "
-                     "is no row %" PRIu64, tensor->name, have, rows->row + rows->count - 1);
+    return ckpt_fail(err, CKPT_E_USAGE,
+                     "tensor '%s' has %s, counted from 0: there is no row "
+                     "%" PRIu64,
+                     tensor->name, text_count(have, "row", "rows").text,
+                     rows->row + rows->count - 1);
 }
 
 static void put_float(float value, json_writer *w)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "libckpt/error.h"
+#include "libckpt/text.h"
 
 ckpt_code logits_parse_limits(const logits_limit_texts *texts, logits_limits limits,
                               ckpt_error *err)
@@ -38,12 +39,13 @@ static void print_trace(const logits_trace *t)
     const logits_point *p = &t->first;
 
     if (!p->is_found) {
-        printf("trace       all %zu points are identical\n", t->point_count);
+        printf("trace       all %s\n",
+               text_count(t->point_count, "point is identical", "points are identical").text);
         return;
     }
-    printf("trace       %zu of %zu points differ, first layer %" PRIu64 " '%s' of sequence %" PRIu64
-           "%s\n", t->different_count, t->point_count, p->layer, p->point, p->sequence,
-           p->is_missing ? ", which B does not have" : "");
+    printf("trace       %zu of %s differ, first layer %" PRIu64 " '%s' of sequence %" PRIu64 "%s\n",
+           t->different_count, text_count(t->point_count, "point", "points").text, p->layer,
+           p->point, p->sequence, p->is_missing ? ", which B does not have" : "");
     p = &t->selection;
     if (!p->is_found) {
         printf("trace       experts and entries were selected identically everywhere\n");
@@ -65,16 +67,18 @@ void logits_print(const logits_comparison *c, const logits_limits limits,
     const double *m = c->measures;
     char place[64];
 
-    printf("%s: %zu positions, %" PRIu64 " logits compared, %s\n",
-           logits_is_same(c, limits) ? "same" : "different", c->position_count, c->value_count,
+    printf("%s: %s, %s compared, %s\n", logits_is_same(c, limits) ? "same" : "different",
+           text_count(c->position_count, "position", "positions").text,
+           text_count(c->value_count, "logit", "logits").text,
            c->bit_identical ? "bit-identical" : "not bit-identical");
     if (c->different_count > 0)
-        printf("differ      %" PRIu64 " logits\n", c->different_count);
+        printf("differ      %s\n", text_count(c->different_count, "logit", "logits").text);
     if (c->unmatched_count > 0)
         printf("unmatched   %" PRIu64 " of A's best tokens are not among B's\n",
                c->unmatched_count);
     if (c->non_finite_count > 0)
-        printf("non-finite  %" PRIu64 " logits are NaN or infinite\n", c->non_finite_count);
+        printf("non-finite  %s NaN or infinite\n",
+               text_count(c->non_finite_count, "logit is", "logits are").text);
     if (c->has_generated && !c->is_generated_same)
         printf("generated   different tokens\n");
     printf("KL(A||B)    mean %.4g, P50 %.4g, P99 %.4g, max %.4g at %s%s\n", m[LOGITS_KL_MEAN],

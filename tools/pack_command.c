@@ -9,6 +9,7 @@
 #include "libckpt/clock.h"
 #include "libckpt/packed.h"
 #include "time_guess.h"
+#include "libckpt/text.h"
 
 /* What is packed is read back, too; how small it will be is not known. */
 static time_guess guess_time(const delta_command *o, const char *source, const pack_outcome *out,
@@ -46,7 +47,7 @@ static void print_plan(const pack_outcome *out, const time_guess *guess)
     char size[CLI_SIZE_TEXT_BYTES];
 
     cli_size_text(out->bytes, size);
-    printf("plan: %zu files, %s\n", out->file_count, size);
+    printf("plan: %s, %s\n", text_count(out->file_count, "file", "files").text, size);
     time_guess_print(guess);
 }
 
@@ -58,11 +59,11 @@ static void say_packed(const delta_command *o, const char *target, const pack_ou
 
     cli_size_text(out->bytes, size);
     if (is_packing)
-        snprintf(detail, sizeof detail, "%zu files, %s packed to %.2f %%,", out->file_count, size,
-                 out->bytes == 0 ? 100.0
-                                 : 100.0 * (double)out->packed_bytes / (double)out->bytes);
+        snprintf(detail, sizeof detail, "%s, %s packed to %.2f %%,",
+                 text_count(out->file_count, "file", "files").text, size,
+                 out->bytes == 0 ? 100.0 : 100.0 * (double)out->packed_bytes / (double)out->bytes);
     else
-        snprintf(detail, sizeof detail, "%zu files,", out->file_count);
+        snprintf(detail, sizeof detail, "%s,", text_count(out->file_count, "file", "files").text);
     cli_say_written(&o->common, &(cli_written){
         .path = target, .stream = delta_command_is_stream(target) ? "a packed checkpoint" : NULL,
         .detail = detail, .bytes = is_packing ? out->packed_bytes : out->bytes,

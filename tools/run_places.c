@@ -8,6 +8,7 @@
 #include "libckpt/error.h"
 #include "libckpt/file.h"
 #include "libckpt/output.h"
+#include "libckpt/text.h"
 
 static ckpt_code check_apart(const run_places *p, const char *path, ckpt_error *err)
 {
@@ -73,12 +74,12 @@ ckpt_code run_say_written(const cli_common *common, const char *path, size_t pro
                           const char *root, ckpt_error *err)
 {
     ckpt_file *file = NULL;
-    char detail[48];
+    char detail[TEXT_COUNT_BYTES + 1];
     ckpt_code code;
 
     if (path == NULL || (code = file_open(path, &file, err)) != CKPT_OK)
         return path == NULL ? CKPT_OK : code;
-    snprintf(detail, sizeof detail, "%zu prompt%s,", prompt_count, prompt_count == 1 ? "" : "s");
+    snprintf(detail, sizeof detail, "%s,", text_count(prompt_count, "prompt", "prompts").text);
     fflush(stdout);                          /* the closing line is the last one */
     cli_say_written(common, &(cli_written){ .path = path, .detail = detail,
                                             .bytes = file_size(file), .root = root });

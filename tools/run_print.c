@@ -8,6 +8,7 @@
 #include "libckpt/clock.h"
 #include "run_devices.h"
 #include "libckpt/json.h"
+#include "libckpt/text.h"
 
 void run_speed_count(run_speed *speed, int is_token, double seconds)
 {
@@ -177,9 +178,9 @@ static void print_text(const run_job *job)
 
     if (job->asked->common.dry_run) {
         cli_size_text(run_need_bytes(job->model), need);
-        printf("%u layers, %zu prompts; the largest layer and scratch need %s, plus rows and "
-               "state\n",
-               job->settings.config.layer_count, job->prompts.count, need);
+        printf("%s, %s; the largest layer and scratch need %s, plus rows and state\n",
+               text_count(job->settings.config.layer_count, "layer", "layers").text,
+               text_count(job->prompts.count, "prompt", "prompts").text, need);
         if (job->asked->out != NULL)
             printf("logits go to '%s', which is not written now\n", cli_name(job->asked->out));
         if (job->asked->trace != NULL)

@@ -9,6 +9,7 @@
 #include "libckpt/machine.h"
 #include "libckpt/remote/remote.h"
 #include "libckpt/size.h"
+#include "libckpt/text.h"
 
 enum {
     CHUNK_BYTES = 1 << 20,
@@ -170,8 +171,7 @@ void time_guess_print(const time_guess *guess)
     cli_size_text(guess->sample_bytes, size);
     printf("time: %s %s, a guess from ", guess->disk_seconds == 0 ? "at least" : "about", time);
     if (guess->disk_seconds < guess->seconds)
-        printf("computing with %u thread%s", guess->thread_count,
-               guess->thread_count == 1 ? "" : "s");
+        printf("computing with %s", text_count(guess->thread_count, "thread", "threads").text);
     else
         printf("reading and writing");
     if (guess->disk_seconds == 0)

@@ -7,6 +7,7 @@
 #include "certificate_put.h"
 #include "certificate_write.h"
 #include "file_record.h"
+#include "libckpt/text.h"
 
 enum { CERTIFICATE_BYTES_MAX = 256 << 20 };
 
@@ -306,8 +307,9 @@ static ckpt_code check_files(certificate *c, ckpt_error *err)
         (code = check_extra_files(c, &wrong, err)) != CKPT_OK)
         return code;
     check.verdict = wrong == 0 && same > 0 ? CERTIFICATE_PASS : CERTIFICATE_FAIL;
-    return certificate_add_check(c, &check, err, "%zu files are those that were certified, %zu are "
-                                 "not", same, wrong);
+    return certificate_add_check(
+        c, &check, err, "%s certified, %zu are not",
+        text_count(same, "file is as it was", "files are as they were").text, wrong);
 }
 
 ckpt_code certificate_check_record(const certificate_document *document, certificate *c,

@@ -8,6 +8,7 @@
 #include "digest_compare.h"
 #include "libckpt/checkpoint.h"
 #include "libckpt/config_compare.h"
+#include "libckpt/text.h"
 
 /* State of judging one checkpoint. */
 typedef struct {
@@ -54,8 +55,9 @@ static ckpt_code judge_structure(judging *j, ckpt_error *err)
             .subject = checkpoint_root_key(m->opened),
             .text = "the values changed after it was written",
             .fails = 1 }, err);
-    snprintf(text, sizeof text, "%zu tensors, stored as %zu in %s, family %s%s",
-             ckpt_catalog_count(m->tensors), m->stored_count, m->layout, m->family,
+    snprintf(text, sizeof text, "%s, stored as %zu in %s, family %s%s",
+             text_count(ckpt_catalog_count(m->tensors), "tensor", "tensors").text, m->stored_count,
+             m->layout, m->family,
              unlisted > 0    ? "; files of weights that its index does not name"
              : root_is_other ? "; it holds another root than that of its values"
                              : "");
@@ -211,8 +213,10 @@ static ckpt_code judge_config_members(judging *j, const config_comparison *r, ck
         return code;
     if (r->compared == 0)
         return add_check(j, "config", CERTIFICATE_NOTE, "no member could be compared", err);
-    snprintf(text, sizeof text, "%zu members of the forward pass compared, %zu differ%s",
-             r->compared, r->count, r->count > failing && decides ? ", as the policy allows" : "");
+    snprintf(text, sizeof text, "%s of the forward pass compared, %s%s",
+             text_count(r->compared, "member", "members").text,
+             text_count(r->count, "differs", "differ").text,
+             r->count > failing && decides ? ", as the policy allows" : "");
     code = add_check(j, "config", failing > 0    ? CERTIFICATE_FAIL
                                   : r->count > 0 ? CERTIFICATE_NOTE
                                                  : CERTIFICATE_PASS, text, err);
@@ -298,7 +302,9 @@ static ckpt_code judge_role(judging *j, certificate_role role, const companion_c
         return add_check(j, certificate_role_name(role),
                          rule == POLICY_REQUIRED ? CERTIFICATE_FAIL : CERTIFICATE_SKIPPED,
                          "neither has such files", err);
-    snprintf(text, sizeof text, "%zu files compared, %zu differences%s", r->compared[role], changed,
+    snprintf(text, sizeof text, "%s compared, %s%s",
+             text_count(r->compared[role], "file", "files").text,
+             text_count(changed, "difference", "differences").text,
              alone > 0 ? "; some files are on one side only" : "");
     if (rule != POLICY_ANY && (changed > 0 || (rule == POLICY_REQUIRED && alone > 0)))
         return add_check(j, certificate_role_name(role), CERTIFICATE_FAIL, text, err);
@@ -412,9 +418,11 @@ ckpt_code certificate_judge_logits(certificate *c, size_t i, const logits_compar
     char text[160];
     ckpt_code code;
 
-    snprintf(text, sizeof text, "%zu positions: %s%s", logits->position_count,
-             logits->bit_identical ? "bit-identical" : is_same ? "within the limits"
-                                                               : "different",
+    snprintf(text, sizeof text, "%s: %s%s",
+             text_count(logits->position_count, "position", "positions").text,
+             logits->bit_identical ? "bit-identical"
+             : is_same             ? "within the limits"
+                                   : "different",
              logits->is_lower_bound ? " (only the best tokens are known)" : "");
     code = add_check(&j, "logits", is_same ? CERTIFICATE_PASS : CERTIFICATE_FAIL, text, err);
     if (code == CKPT_OK)

@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "libckpt/text.h"
+
 enum { PLACE_BYTES = 64 };
 
 static ckpt_code add(certificate *c, size_t i, const value_finding *found, int fails,
@@ -41,12 +43,12 @@ ckpt_code certificate_judge_findings(certificate *c, size_t i, const value_findi
     check.verdict = failing > 0            ? CERTIFICATE_FAIL
                     : findings->count > 0 ? CERTIFICATE_NOTE
                                           : CERTIFICATE_PASS;
-    if ((code = certificate_add_check(c, &check, err, "%zu faults and %zu remarks on the values of "
-                                      "%zu tensors", findings->fault_count,
-                                      findings->count - findings->fault_count,
-                                      findings->tensor_count)) != CKPT_OK ||
-        (code = certificate_add_figure(c, "faults", (double)findings->fault_count, err)) !=
-            CKPT_OK)
+    if ((code = certificate_add_check(
+             c, &check, err, "%s and %s on the values of %s",
+             text_count(findings->fault_count, "fault", "faults").text,
+             text_count(findings->count - findings->fault_count, "remark", "remarks").text,
+             text_count(findings->tensor_count, "tensor", "tensors").text)) != CKPT_OK ||
+        (code = certificate_add_figure(c, "faults", (double)findings->fault_count, err)) != CKPT_OK)
         return code;
     return certificate_add_figure(c, "remarks",
                                   (double)(findings->count - findings->fault_count), err);

@@ -312,9 +312,11 @@ static ckpt_code check_compared(const compare_sink *s, const ckpt_comparison *ou
     if (options->glob_count > 0)
         return ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: no tensor that both checkpoints "
                          "have matches '%s'", options->globs[0]);
-    return ckpt_fail(err, CKPT_E_USAGE, "nothing to compare: the checkpoints (%zu and %zu tensors) "
-                     "have no tensor name in common", ckpt_catalog_count(s->a->catalog),
-                     ckpt_catalog_count(s->b->catalog));
+    return ckpt_fail(err, CKPT_E_USAGE,
+                     "nothing to compare: the checkpoints (%zu and %s) have "
+                     "no tensor name in common",
+                     ckpt_catalog_count(s->a->catalog),
+                     text_count(ckpt_catalog_count(s->b->catalog), "tensor", "tensors").text);
 }
 
 ckpt_code compare_sources(ckpt_source *a, ckpt_source *b, const compare_options *options,

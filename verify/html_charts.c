@@ -4,6 +4,7 @@
 
 #include "html_private.h"
 #include "markup.h"
+#include "libckpt/text.h"
 
 enum {
     CELL = 12, LABEL = 250, HEAD = 18, MARGIN = 4,
@@ -66,7 +67,7 @@ static void put_words(FILE *out, const grid_cell *cell, grid_kind kind)
     if (kind == GRID_SPREADS && !isnan(cell->deviation))
         fprintf(out, ", rms 2^%+.2f of the median", cell->deviation);
     if (cell->finding_count > 0)
-        fprintf(out, ", %zu findings", cell->finding_count);
+        fprintf(out, ", %s", text_count(cell->finding_count, "finding", "findings").text);
 }
 
 static void put_cell(FILE *out, const layer_grid *g, size_t at, grid_kind kind)
@@ -198,8 +199,10 @@ void html_put_logits(FILE *out, const logits_comparison *r)
     const size_t step = (r->position_count + POINTS_MAX - 1) / POINTS_MAX;
     int x = 0;
 
-    fprintf(out, "<p>%zu positions: %s. Largest KL %.3g, mean %.3g; largest difference of a logit "
-            "%.3g; the same best token in %.2f %%.</p>\n", r->position_count,
+    fprintf(out,
+            "<p>%s: %s. Largest KL %.3g, mean %.3g; largest difference of a logit "
+            "%.3g; the same best token in %.2f %%.</p>\n",
+            text_count(r->position_count, "position", "positions").text,
             r->bit_identical ? "bit-identical" : "different", r->measures[LOGITS_KL_MAX],
             r->measures[LOGITS_KL_MEAN], r->measures[LOGITS_ABS_MAX],
             100 * r->measures[LOGITS_TOP1]);

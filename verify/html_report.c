@@ -10,6 +10,7 @@
 #include "ledger.h"
 #include "markup.h"
 #include "text_file.h"
+#include "libckpt/text.h"
 
 enum { FINDINGS_SHOWN = 200, NOTES_OPEN = 20, FILES_SHOWN = 1000 };
 
@@ -173,9 +174,10 @@ static void put_ledger(FILE *out, const map_ledger *ledger)
 
 static void put_files(FILE *out, const certificate_checkpoint *m)
 {
-    fprintf(out, "<details><summary>%zu files</summary><table class=\"w\"><thead><tr><th>File</th>"
+    fprintf(out,
+            "<details><summary>%s</summary><table class=\"w\"><thead><tr><th>File</th>"
             "<th>Role</th><th class=\"r\">Bytes</th><th>SHA-256</th></tr></thead><tbody>\n",
-            m->file_count);
+            text_count(m->file_count, "file", "files").text);
     for (size_t i = 0; i < m->file_count && i < FILES_SHOWN; i++) {
         const certificate_file *f = &m->files[i];
 

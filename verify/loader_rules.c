@@ -10,6 +10,7 @@
 #include "libckpt/config_number.h"
 #include "libckpt/encoding.h"
 #include "libckpt/foreign_codes.h"
+#include "libckpt/text.h"
 
 #define VLLM (1u << LOADER_VLLM)
 #define SGLANG (1u << LOADER_SGLANG)
@@ -175,8 +176,10 @@ static int lacks_quantization_config(rule_call *call)
         return say(call, "weights are quantised by %s, but config.json has no quantization_config",
                    package);
     return f->quantised > 0 &&
-           say(call, "%zu weights are quantised, but config.json has no quantization_config: codes "
-               "would be taken for numbers", f->quantised);
+           say(call,
+               "%s quantised, but config.json has no quantization_config: codes "
+               "would be taken for numbers",
+               text_count(f->quantised, "weight is", "weights are").text);
 }
 
 /* 1 when weights of the method need not look quantised here: another package's form, or one that is
@@ -283,18 +286,20 @@ static int has_unlisted_modules(rule_call *call)
     const weight_group *g = &call->facts->unlisted;
 
     return g->count > 0 && call->facts->quantised > 0 &&
-           say(call, "%zu weights are plain beside quantised ones, and modules_to_not_convert does "
+           say(call,
+               "%s plain beside quantised ones, and modules_to_not_convert does "
                "not list them: they would be cast to quantised parameters; the first is '%s'",
-               g->count, name_of(g));
+               text_count(g->count, "weight is", "weights are").text, name_of(g));
 }
 
 static int has_listed_modules(rule_call *call)
 {
     const weight_group *g = &call->facts->listed;
 
-    return g->count > 0 &&
-           say(call, "%zu weights are quantised, but config.json lists their modules as plain; the "
-               "first is '%s'", g->count, name_of(g));
+    return g->count > 0 && say(call,
+                               "%s quantised, but config.json lists their modules as plain; the "
+                               "first is '%s'",
+                               text_count(g->count, "weight is", "weights are").text, name_of(g));
 }
 
 /* ---- experts ---- */
@@ -315,12 +320,14 @@ static int has_other_experts_for_vllm(rule_call *call)
     if (!f->is_v4 || f->quantization == NULL)
         return 0;
     if (fp8->count > 0 && !is_fp8)
-        return say(call, "%zu experts are FP8, but expert_dtype is %s, which means FP4: set "
-                   "\"expert_dtype\": \"fp8\"; the first is '%s'", fp8->count,
-                   told(f->expert_dtype), name_of(fp8));
+        return say(call,
+                   "%s FP8, but expert_dtype is %s, which means FP4: set "
+                   "\"expert_dtype\": \"fp8\"; the first is '%s'",
+                   text_count(fp8->count, "expert is", "experts are").text, told(f->expert_dtype),
+                   name_of(fp8));
     return fp4->count > 0 && is_fp8 &&
-           say(call, "%zu experts are FP4, but expert_dtype is fp8; the first is '%s'", fp4->count,
-               name_of(fp4));
+           say(call, "%s FP4, but expert_dtype is fp8; the first is '%s'",
+               text_count(fp4->count, "expert is", "experts are").text, name_of(fp4));
 }
 
 /* transformers: a missing expert_dtype means "fp8". The key inside quantization_config wins over
@@ -336,12 +343,14 @@ static int has_other_experts_for_transformers(rule_call *call)
     if (!f->is_v4 || f->quantization == NULL)
         return 0;
     if (fp4->count > 0 && !is_fp4)
-        return say(call, "%zu experts are FP4, but expert_dtype is %s, which means FP8: set "
-                   "\"expert_dtype\": \"fp4\"; the first is '%s'", fp4->count, told(dtype),
+        return say(call,
+                   "%s FP4, but expert_dtype is %s, which means FP8: set "
+                   "\"expert_dtype\": \"fp4\"; the first is '%s'",
+                   text_count(fp4->count, "expert is", "experts are").text, told(dtype),
                    name_of(fp4));
     return fp8->count > 0 && is_fp4 &&
-           say(call, "%zu experts are FP8, but expert_dtype is fp4; the first is '%s'", fp8->count,
-               name_of(fp8));
+           say(call, "%s FP8, but expert_dtype is fp4; the first is '%s'",
+               text_count(fp8->count, "expert is", "experts are").text, name_of(fp8));
 }
 
 /* No loader: expert_dtype has no default, but if it exists it must match the files. */
@@ -362,9 +371,9 @@ static int contradicts_experts(rule_call *call)
                                                                  : NULL;
 
         if (other != NULL && other->count > 0)
-            return say(call, "config.json says expert_dtype %s, but %zu experts are %s; the first "
-                       "is '%s'", dtypes[i], other->count, ckpt_dtype_name(other->first->dtype),
-                       name_of(other));
+            return say(call, "config.json says expert_dtype %s, but %s %s; the first is '%s'",
+                       dtypes[i], text_count(other->count, "expert is", "experts are").text,
+                       ckpt_dtype_name(other->first->dtype), name_of(other));
     }
     return 0;
 }
@@ -485,12 +494,16 @@ static int has_wrong_whole_scales(rule_call *call)
         (call->code = loader_look_at_whole_scales(call->facts, &found, call->err)) != CKPT_OK)
         return 0;
     if (found.unfit.count > 0)
-        return say(call, "%zu weights have a scale of the whole tensor, or an input_scale, that is "
-                   "not a finite number above 0; the first is '%s'", found.unfit.count,
+        return say(call,
+                   "%s a scale of the whole tensor, or an input_scale, that is "
+                   "not a finite number above 0; the first is '%s'",
+                   text_count(found.unfit.count, "weight has", "weights have").text,
                    name_of(&found.unfit));
     return found.unequal.count > 0 &&
-           say(call, "%zu pairs of weights have different scales of the whole tensor, and it joins "
-               "the two under one; the first is of '%s'", found.unequal.count,
+           say(call,
+               "%s different scales of the whole tensor, and it joins the two under one; "
+               "the first is of '%s'",
+               text_count(found.unequal.count, "pair of weights has", "pairs of weights have").text,
                name_of(&found.unequal));
 }
 
@@ -503,8 +516,10 @@ static int has_fp4_outside_experts(rule_call *call)
     const weight_group *group = fp4->count > 0 ? fp4 : &f->dense[FORM_NVFP4];
 
     return f->is_v4 && group->count > 0 &&
-           say(call, "%zu weights outside of the routed experts are FP4, which it reads of experts "
-               "alone; the first is '%s'", group->count, name_of(group));
+           say(call,
+               "%s FP4 outside of the routed experts, which it reads of experts alone; the "
+               "first is '%s'",
+               text_count(group->count, "weight is", "weights are").text, name_of(group));
 }
 
 /* Codes whose scales do not fit the blocks that the config declares were not decoded. */
@@ -517,8 +532,10 @@ static int has_unfit_scales(rule_call *call)
     return is_known_method(f) && json_is_array(json_member(f->quantization, "weight_block_size")) &&
            group->count > 0 && group->first->dtype == CKPT_F8_E4M3 &&
            codes_are_bare(group->first) &&
-           say(call, "%zu weights are FP8 without scales for the blocks of weight_block_size; the "
-               "first is '%s'", dense->count + f->experts[FORM_OTHER].count, name_of(group));
+           say(call, "%s FP8 without scales for the blocks of weight_block_size; the first is '%s'",
+               text_count(dense->count + f->experts[FORM_OTHER].count, "weight is", "weights are")
+                   .text,
+               name_of(group));
 }
 
 /* ---- Megatron ---- */
@@ -528,8 +545,10 @@ static int is_quantised_for_megatron(rule_call *call)
     const loader_facts *f = call->facts;
 
     return f->quantised > 0 &&
-           say(call, "%zu weights are quantised, and its parameters are BF16: ckpt-convert --dtype "
-               "bf16 --experts bf16", f->quantised);
+           say(call,
+               "%s quantised, and its parameters are BF16: ckpt-convert --dtype "
+               "bf16 --experts bf16",
+               text_count(f->quantised, "weight is", "weights are").text);
 }
 
 static int has_no_family(rule_call *call)

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "libckpt/text.h"
+
 static int is_restored(const ckpt_outcome *o, size_t i)
 {
     return o->losses[i].blocks > 0 && o->losses[i].kept_blocks == o->losses[i].blocks &&
@@ -84,9 +86,9 @@ void losses_rules_text(const ckpt_outcome *o, char *out, size_t out_bytes)
     out[0] = '\0';
     find_rules(o, &used);
     for (size_t r = 0; r < used.count && length < out_bytes; r++)
-        length += (size_t)snprintf(out + length, out_bytes - length, "%s%s (%zu tensor%s)",
-                                   r == 0 ? "" : ", ", used.rules[r]->name, used.tensors[r],
-                                   used.tensors[r] == 1 ? "" : "s");
+        length += (size_t)snprintf(out + length, out_bytes - length, "%s%s (%s)",
+                                   r == 0 ? "" : ", ", used.rules[r]->name,
+                                   text_count(used.tensors[r], "tensor", "tensors").text);
 }
 
 static void put_rules(json_writer *w, const ckpt_outcome *o)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "libckpt/size.h"
+#include "libckpt/text.h"
 #include "libckpt/values.h"
 #include "mutation_private.h"
 #include "tensor_group.h"
@@ -276,7 +277,8 @@ ckpt_code mutate_flip_every_kind(mutation_maker *m, ckpt_error *err)
     if (code == CKPT_OK && m->changes.edit_count == 0)
         return mutation_skip(m->out, no_place);
     m->out->is_each = 1;
-    snprintf(m->out->text, MUTATION_TEXT_BYTES, "%zu tensors", m->changes.edit_count);
+    snprintf(m->out->text, MUTATION_TEXT_BYTES, "%s",
+             text_count(m->changes.edit_count, "tensor", "tensors").text);
     return code;
 }
 

@@ -4,6 +4,7 @@
 
 #include "json_line.h"
 #include "value_check.h"
+#include "libckpt/text.h"
 
 const char *value_kind_name(value_kind kind)
 {
@@ -78,8 +79,8 @@ void value_finding_text(const value_finding *f, char out[VALUE_TEXT_BYTES])
                  "another: servers join the two under one", f->number, f->other);
         break;
     case VALUE_SATURATED:
-        snprintf(out, VALUE_TEXT_BYTES, "%" PRIu64 " codes (%.2f %%) have the largest magnitude",
-                 f->count, 100 * f->number);
+        snprintf(out, VALUE_TEXT_BYTES, "%s (%.2f %%) with the largest magnitude",
+                 text_count(f->count, "code", "codes").text, 100 * f->number);
         break;
     case VALUE_ID_RANGE:
         text_of_ids(f, "are of no expert", out);
@@ -91,8 +92,8 @@ void value_finding_text(const value_finding *f, char out[VALUE_TEXT_BYTES])
         snprintf(out, VALUE_TEXT_BYTES, "all %" PRIu64 " values are 0", f->count);
         break;
     case VALUE_ZERO_ROWS:
-        snprintf(out, VALUE_TEXT_BYTES, "%" PRIu64 " rows are 0, first row %" PRIu64, f->count,
-                 f->row);
+        snprintf(out, VALUE_TEXT_BYTES, "%s 0, first row %" PRIu64,
+                 text_count(f->count, "row is", "rows are").text, f->row);
         break;
     case VALUE_SAME_EXPERTS:
         snprintf(out, VALUE_TEXT_BYTES, "has the bytes of '%s'", f->other);

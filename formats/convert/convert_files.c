@@ -6,6 +6,7 @@
 #include "formats/hf.h"
 #include "formats/notes.h"
 #include "libckpt/size.h"
+#include "libckpt/text.h"
 
 /* Assign each input's tensors to files: the source's files under their names. */
 static ckpt_code keep_files(job_plan *plan, ckpt_error *err)
@@ -95,8 +96,8 @@ static ckpt_code check_limit(job_plan *plan, uint32_t file_count, ckpt_error *er
         larger += ckpt_tensor_bytes(ckpt_catalog_at(plan->targets, i)) > limit;
     if (larger == 0)
         return CKPT_OK;
-    return note_add(&plan->notes, err, "%zu tensors are larger than --max-shard-size: each gets a "
-                    "separate file", larger);
+    return note_add(&plan->notes, err, "%s larger than --max-shard-size: each gets a separate file",
+                    text_count(larger, "tensor is", "tensors are").text);
 }
 
 static ckpt_code add_numbered_files(job_plan *plan, ckpt_error *err)

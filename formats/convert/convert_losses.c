@@ -3,6 +3,8 @@
 
 #include "convert_private.h"
 
+#include "libckpt/text.h"
+
 /* ---- tensors of an earlier run ---- */
 
 typedef struct {
@@ -67,10 +69,11 @@ static ckpt_code check_limits(const job_plan *plan, const job_result *result, ck
     }
     if (count == 0)
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_INEXACT, "tensor '%s': %s loses %.4g of it (relative error), more "
-                     "than --max-relf lets pass; %zu tensors lose more",
+    return ckpt_fail(err, CKPT_E_INEXACT,
+                     "tensor '%s': %s loses %.4g of it (relative error), more "
+                     "than --max-relf lets pass; %s",
                      ckpt_catalog_at(plan->targets, worst)->name, plan->rules[worst]->name,
-                     worst_error, count);
+                     worst_error, text_count(count, "tensor loses more", "tensors lose more").text);
 }
 
 ckpt_code convert_take_losses(const job_plan *plan, const convert_pipeline *p, job_result *result,

@@ -5,6 +5,7 @@
 #include "libckpt/digest.h"
 #include "formats/notes.h"
 #include "formats/tokenizer_files.h"
+#include "libckpt/text.h"
 
 /* Does --fill-from supply a block that the source lacks? */
 static int fills_mtp(const job_plan *plan)
@@ -45,8 +46,9 @@ static ckpt_code take_filled(job_plan *plan, ckpt_error *err)
     if (count == 0)
         return note_add(&plan->notes, err, "nothing was taken from '%s': '%s' has all tensors",
                         plan->options.fill_from, plan->options.source);
-    return note_add(&plan->notes, err, "%zu tensors come from '%s', the first is '%s'", count,
-                    plan->options.fill_from, first);
+    return note_add(&plan->notes, err, "%s from '%s', the first is '%s'",
+                    text_count(count, "tensor comes", "tensors come").text, plan->options.fill_from,
+                    first);
 }
 
 /* What trainers store beside the weights; the reason is that of the maps. The report has the rest
@@ -90,8 +92,11 @@ static ckpt_code take_halves(job_plan *plan, ckpt_error *err)
     if (count == 0 || plan->like != NULL ||
         (plan->options.policy.dtype == PLAN_KEEP && plan->options.policy.experts == PLAN_KEEP))
         return CKPT_OK;
-    return note_add(&plan->notes, err, "%zu tensors are F16 and are not converted, the first is "
-                    "'%s': only quantised weights and BF16 are", count, first);
+    return note_add(&plan->notes, err,
+                    "%s not converted, the first is '%s': only quantised weights "
+                    "and BF16 are",
+                    text_count(count, "tensor is F16 and is", "tensors are F16 and are").text,
+                    first);
 }
 
 /* Experts stacked in one tensor have no number in their name. */
@@ -192,9 +197,11 @@ ckpt_code convert_note_names(job_plan *plan, ckpt_error *err)
         }
     }
     return count == 0 ? CKPT_OK
-                      : note_add(&plan->notes, err, "%zu tensor%s written under another name: "
-                                 "'%s' became '%s'", count, count == 1 ? " is" : "s are each",
-                                 first[0], first[1]);
+                      : note_add(&plan->notes, err,
+                                 "%s written under another name: '%s' became "
+                                 "'%s'",
+                                 text_count(count, "tensor is", "tensors are each").text, first[0],
+                                 first[1]);
 }
 
 ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err)

@@ -8,6 +8,7 @@
 
 #include "convert_private.h"
 #include "formats/notes.h"
+#include "libckpt/text.h"
 
 /* Tensors of one input that are converted: of the source, or of --fill-from. */
 static size_t count_taken(const job_plan *plan, int is_fill)
@@ -31,20 +32,22 @@ static ckpt_code note_fill(job_plan *plan, ckpt_error *err)
 
     if (plan->fill == NULL)
         return CKPT_OK;
-    snprintf(why, sizeof why, "of the %zu tensors that it counts %zu are taken",
-             ckpt_catalog_count(plan->fill->reading.logical), count_taken(plan, 1));
+    snprintf(why, sizeof why, "of the %s that it counts %zu are taken",
+             text_count(ckpt_catalog_count(plan->fill->reading.logical), "tensor", "tensors").text,
+             count_taken(plan, 1));
     return checkpoint_note_root(plan->fill, why, &plan->notes, err);
 }
 
 ckpt_code convert_note_root(job_plan *plan, ckpt_error *err)
 {
     const size_t left_out = count_left_out(plan);
-    char why[64];
+    char why[TEXT_COUNT_BYTES + 24];
     ckpt_code code = CKPT_OK;
 
     if (plan->options.no_digest)
         return CKPT_OK;
-    snprintf(why, sizeof why, "it counts %zu tensors that are left out", left_out);
+    snprintf(why, sizeof why, "it counts %s left out",
+             text_count(left_out, "tensor that is", "tensors that are").text);
     if (left_out > 0)
         code = checkpoint_note_root(plan->source, why, &plan->notes, err);
     return code == CKPT_OK ? note_fill(plan, err) : code;

@@ -18,6 +18,7 @@
 #include "libckpt/packed.h"
 #include "libckpt/size.h"
 #include "libckpt/tensor.h"
+#include "libckpt/text.h"
 
 /* ---- the version ---- */
 
@@ -113,9 +114,11 @@ static ckpt_code note_drift(make_job *job, ckpt_error *err)
     unsigned drifted_count = 0;
 
     if (s != NULL)                 /* all elements of an added tensor count as changed */
-        return note_add(&job->out->notes, err, "%zu tensors are added and %zu removed, or have "
-                        "another dtype or shape: only ckpt-delta applies this",
-                        s->added.count, s->removed.count);
+        return note_add(&job->out->notes, err,
+                        "%s added and %zu removed, counting those that have another "
+                        "dtype or shape: only ckpt-delta applies this",
+                        text_count(s->added.count, "tensor is", "tensors are").text,
+                        s->removed.count);
     for (unsigned i = 0; i < DELTA_CLASSES; i++) {
         const delta_class *c = &job->out->summary.classes[i];
         const size_t used = strlen(names);

@@ -10,6 +10,7 @@
 #include "common_pt.h"
 #include "libckpt/json.h"
 #include "formats/notes.h"
+#include "libckpt/text.h"
 
 enum { BACKEND_BYTES_MAX = 1 << 20 };
 
@@ -104,9 +105,11 @@ ckpt_code torch_dist_check_beside(ckpt_checkpoint *c, const dcp_metadata *m, ckp
                         "no common.pt and no common_state in .metadata: Megatron cannot load this "
                         "checkpoint");
     if (code == CKPT_OK && m->unused_count > 0)
-        code = note_add(&c->notes, err, "%zu items of .metadata do not belong to a tensor, e.g. "
-            "'%s'",
-                        m->unused_count, m->unused);
+        code = note_add(&c->notes, err, "%s to a tensor, e.g. '%s'",
+                        text_count(m->unused_count, "item of .metadata does not belong",
+                                   "items of .metadata do not belong")
+                            .text,
+                        m->unused);
     return code;
 }
 

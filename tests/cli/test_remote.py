@@ -581,7 +581,7 @@ def test_a_missing_shard_of_such_a_store_is_told(ckpt, hub, env):
     hub.repos[ID] = Repo(ID, [e for e in entries(GOLDEN) if e.path != SHARD])
     says = "does not exist, or may not be read: its server answers 403 in both cases"
     done = ckpt("ckpt-verify", "digest", urls(hub)[2], check=2, env=env)
-    assert f"of which 1 do not exist; the first is '{SHARD}'" in done.err
+    assert f"of which 1 does not exist; the first is '{SHARD}'" in done.err
     done = ckpt("ckpt-verify", "digest", f"{urls(hub)[2]}/{SHARD}", check=2, env=env)
     assert f"/{SHARD}' {says}" in done.err
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cli_private.h"
+#include "libckpt/text.h"
 
 enum { LINE_BYTES = 512, FIELD_BYTES = 80, STACK_BYTES = 256 << 10 };
 
@@ -432,14 +433,13 @@ void cli_say_written(const cli_common *common, const cli_written *what)
     else
         fprintf(stderr, "%s: wrote '%s': ", cli_program_name, cli_name(what->path));
     if (what->tensor_count > 0)
-        fprintf(stderr, "%" PRIu64 " tensor%s, ", what->tensor_count,
-                what->tensor_count == 1 ? "" : "s");
+        fprintf(stderr, "%s, ", text_count(what->tensor_count, "tensor", "tensors").text);
     if (what->detail != NULL)
         fprintf(stderr, "%s ", what->detail);
     fprintf(stderr, "%s in %.1f s, %s/s", size, seconds, rate);
     if (what->root != NULL)
         fprintf(stderr, ", root %s", what->root);
     if (what->note_count > 0)
-        fprintf(stderr, ", %zu note%s", what->note_count, what->note_count == 1 ? "" : "s");
+        fprintf(stderr, ", %s", text_count(what->note_count, "note", "notes").text);
     fputc('\n', stderr);
 }

@@ -8,6 +8,7 @@
 
 #include "libckpt/clock.h"
 #include "libckpt/json.h"
+#include "libckpt/text.h"
 
 /* ---- the plan ---- */
 
@@ -207,10 +208,11 @@ void say_progress(void *context, const download *d)
     cli_size_text((uint64_t)rate, speed);
     if (rate >= 1)
         cli_time_text((uint64_t)((double)left_bytes / rate), left);
-    snprintf(line, sizeof line, "downloading  %3.0f%%  %s left  %s of %s  %s/s  %zu of %zu files"
-             "  %s%.300s",
+    snprintf(line, sizeof line,
+             "downloading  %3.0f%%  %s left  %s of %s  %s/s  %zu of %s  %s%.300s",
              s->total_bytes > 0 ? 100 * (double)s->done_bytes / (double)s->total_bytes : 100.0,
-             left, done, total, speed, s->ended_count, s->file_count, word, current);
+             left, done, total, speed, s->ended_count,
+             text_count(s->file_count, "file", "files").text, word, current);
     cli_progress_text(line);
 }
 
