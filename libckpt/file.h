@@ -87,6 +87,8 @@ ckpt_code file_set_size(ckpt_file *f, uint64_t size, ckpt_error *err);
  * of them does not change the other. 0: this file system does not share blocks, or they are on two;
  * then nothing was done. */
 int file_clone(const ckpt_file *from, ckpt_file *to);
+/* 0: the file system of this folder is one that never shares blocks. */
+int file_may_clone(const char *directory);
 ckpt_code file_sync(ckpt_file *f, ckpt_error *err);
 
 /* Read a whole file. *out is malloc'd, NUL-terminated, yours to free. A file of more than max_bytes

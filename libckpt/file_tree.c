@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "array.h"
@@ -83,6 +85,15 @@ char *file_join(const char *directory, const char *name)
 }
 
 /* ---- making and removing ---- */
+
+int file_may_clone(const char *directory)
+{
+    struct statfs disk;
+
+    return statfs(directory, &disk) != 0 ||
+           (disk.f_type != EXT4_SUPER_MAGIC && disk.f_type != TMPFS_MAGIC &&
+            disk.f_type != RAMFS_MAGIC);
+}
 
 ckpt_code file_make_directory(const char *path, ckpt_error *err)
 {

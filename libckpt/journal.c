@@ -551,6 +551,12 @@ static ckpt_journal *journal_create(const journal_options *options, unsigned sha
     return NULL;
 }
 
+static ckpt_code fail_lock(const ckpt_journal *j, int why, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_IO, "cannot lock '%s': %s", j->path,
+                     why == EWOULDBLOCK ? "another process is writing here" : strerror(why));
+}
+
 ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_error *err)
 {
     ckpt_journal *j = journal_create(options, options->share);
@@ -564,9 +570,7 @@ ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_
         return code;
     }
     if (flock(j->fd, LOCK_EX | LOCK_NB) != 0) {
-        code = ckpt_fail(err, CKPT_E_IO, "cannot lock '%s': %s", j->path,
-                         errno == EWOULDBLOCK ? "another process is writing here"
-                                              : strerror(errno));
+        code = fail_lock(j, errno, err);
     } else {
         code = load(j, options, err);
     }
@@ -574,6 +578,27 @@ ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_
         journal_close(j);
     else
         *out = j;
+    return code;
+}
+
+ckpt_code journal_check_open(const journal_options *options, ckpt_error *err)
+{
+    ckpt_journal *j = journal_create(options, options->share);
+    char header[LINE_BYTES_MAX];
+    size_t size = 0;
+    size_t good_bytes = 0;
+    int is_locked = 0;
+    ckpt_code code = CKPT_OK;
+
+    if (j == NULL)
+        return ckpt_fail_memory(err, "a journal", options->tensor_count);
+    make_header(options->fingerprint, header);
+    if (file_exists(j->path) && (code = look_for_lock(j->path, &is_locked, err)) == CKPT_OK)
+        code = is_locked ? fail_lock(j, EWOULDBLOCK, err)
+                         : read_file(j, header, &size, &good_bytes, err);
+    if (code == CKPT_OK && good_bytes == 0 && file_exists(options->directory))
+        code = check_folder(j, options->directory, header, err);
+    journal_close(j);
     return code;
 }
 

@@ -49,6 +49,10 @@ typedef struct {
  */
 ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_error *err);
 
+/* Refuse what journal_open would refuse, and change nothing: for dry runs. A folder that does not
+ * exist is fine. */
+ckpt_code journal_check_open(const journal_options *options, ckpt_error *err);
+
 /* Which jobs have journals in a folder. A path that is not a folder has none. */
 typedef struct {
     unsigned same_count;       /* with this fingerprint */

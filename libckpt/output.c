@@ -108,6 +108,9 @@ static ckpt_code check_name(const char *path, ckpt_error *err)
     else if (!S_ISDIR(around.st_mode))
         code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s' is not a directory", path,
                          parent);
+    else if (faccessat(AT_FDCWD, parent, W_OK | X_OK, AT_EACCESS) != 0)
+        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s': %s", path, parent,
+                         strerror(errno));
     else if (lstat(path, &status) == 0 && S_ISDIR(status.st_mode) &&
              status.st_dev != around.st_dev)
         code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' is a mount point, which cannot be "
@@ -155,6 +158,11 @@ static int lock_parent(const char *path)
     return fd;
 }
 
+static int discards_others(const output_options *options)
+{
+    return !options->keep_others && (options->restart || options->overwrite > 0);
+}
+
 /* Remove the PATH.partial of another job, if the options allow it. */
 static ckpt_code discard_others(const ckpt_output *o, const output_options *options,
                                 ckpt_error *err)
@@ -163,7 +171,7 @@ static ckpt_code discard_others(const ckpt_output *o, const output_options *opti
     ckpt_code code;
     int lock;
 
-    if (options->keep_others || !(options->restart || options->overwrite > 0))
+    if (!discards_others(options))
         return CKPT_OK;
     if ((code = journal_look(o->partial, options->fingerprint, &sight, err)) != CKPT_OK ||
         !sight.is_other)
@@ -177,10 +185,14 @@ static ckpt_code discard_others(const ckpt_output *o, const output_options *opti
     return code;
 }
 
-/*
- * A run was killed after the rename and before it removed the journal: rename PATH back to
- * PATH.partial and resume it there, which verifies what it has.
- */
+/* A run of this job was killed after the rename and before it removed the journal. */
+static int takes_back(const ckpt_output *o, const journal_sight *sight)
+{
+    return sight->same_count > 0 && !sight->is_other && !sight->is_locked &&
+           !file_exists(o->partial);
+}
+
+/* Such a PATH is renamed back to PATH.partial and resumed there, which verifies what it has. */
 static ckpt_code take_back(const ckpt_output *o, hash128 fingerprint, ckpt_error *err)
 {
     journal_sight sight;
@@ -190,16 +202,21 @@ static ckpt_code take_back(const ckpt_output *o, hash128 fingerprint, ckpt_error
         return CKPT_OK;
     if ((code = journal_look(o->path, fingerprint, &sight, err)) != CKPT_OK)
         return code;
-    if (sight.same_count > 0 && !sight.is_other && !sight.is_locked && !file_exists(o->partial)) {
+    if (takes_back(o, &sight)) {
         code = file_rename_durable(o->path, o->partial, err);
         return file_exists(o->partial) ? CKPT_OK : code;     /* or another share renamed it */
     }
     return o->overwrite > 0 ? CKPT_OK : fail_exists(o->path, o->layout, o->overwrite, err);
 }
 
+char *output_partial(const char *path)
+{
+    return with_suffix(path, partial_suffix);
+}
+
 ckpt_code output_look(const char *path, hash128 fingerprint, journal_sight *out, ckpt_error *err)
 {
-    char *partial = with_suffix(path, partial_suffix);
+    char *partial = output_partial(path);
     const ckpt_code code = partial == NULL ? ckpt_fail_memory(err, "a path", strlen(path))
                                            : journal_look(partial, fingerprint, out, err);
 
@@ -295,21 +312,27 @@ ckpt_code output_check_spares(const char *path, const char *input, ckpt_error *e
 }
 
 /* Refuse a link: writing would go to its target, but the rename would move the link. */
+static ckpt_code check_link(const ckpt_output *o, ckpt_error *err)
+{
+    struct stat status;
+
+    if (lstat(o->partial, &status) == 0 && S_ISLNK(status.st_mode))
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a link: move it away", o->partial);
+    return CKPT_OK;
+}
+
 static ckpt_code make_partial(const ckpt_output *o, ckpt_error *err)
 {
     const ckpt_code code = file_make_directory(o->partial, err);
-    struct stat status;
 
-    if (code == CKPT_OK && lstat(o->partial, &status) == 0 && S_ISLNK(status.st_mode))
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a link: move it away", o->partial);
-    return code;
+    return code == CKPT_OK ? check_link(o, err) : code;
 }
 
-ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err)
+/* An output that is not begun: its names and what its journals need. */
+static ckpt_code create(const output_options *options, ckpt_output **out, ckpt_error *err)
 {
     const char *path = options->path;
     ckpt_output *o = calloc(1, sizeof *o);
-    ckpt_code code;
 
     if (o == NULL)
         return ckpt_fail_memory(err, "an output", sizeof *o);
@@ -324,21 +347,71 @@ ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_er
     o->path = with_suffix(path, "");
     o->partial = with_suffix(path, partial_suffix);
     o->replaced = with_suffix(path, replaced_suffix);
-    if (o->path == NULL || o->partial == NULL || o->replaced == NULL)
-        code = ckpt_fail_memory(err, "a path", strlen(path));
-    else if ((code = output_check(path, options->layout, options->overwrite, err)) == CKPT_OK &&
-             (code = take_back(o, options->fingerprint, err)) == CKPT_OK &&
-             (code = discard_others(o, options, err)) == CKPT_OK &&
-             (code = make_partial(o, err)) == CKPT_OK) {
-        o->shared = (journal_options){ o->partial, options->fingerprint, options->tensor_count,
-                                       options->share, options->share_count, options->files,
-                                       options->keep_others, options->source_times };
-        code = journal_open(&o->shared, &o->journal, err);
+    if (o->path == NULL || o->partial == NULL || o->replaced == NULL) {
+        output_close(o);
+        return ckpt_fail_memory(err, "a path", strlen(path));
     }
+    o->shared =
+        (journal_options){ o->partial,           options->fingerprint, options->tensor_count,
+                           options->share,       options->share_count, options->files,
+                           options->keep_others, options->source_times };
+    *out = o;
+    return CKPT_OK;
+}
+
+ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err)
+{
+    ckpt_output *o = NULL;
+    ckpt_code code = create(options, &o, err);
+
+    if (code != CKPT_OK)
+        return code;
+    if ((code = output_check(options->path, options->layout, options->overwrite, err)) == CKPT_OK &&
+        (code = take_back(o, options->fingerprint, err)) == CKPT_OK &&
+        (code = discard_others(o, options, err)) == CKPT_OK &&
+        (code = make_partial(o, err)) == CKPT_OK)
+        code = journal_open(&o->shared, &o->journal, err);
     if (code != CKPT_OK)
         output_close(o);
     else
         *out = o;
+    return code;
+}
+
+/* PATH.partial as it is: what discard_others, make_partial and journal_open would refuse. */
+static ckpt_code check_partial(const ckpt_output *o, const output_options *options, ckpt_error *err)
+{
+    journal_sight sight;
+    ckpt_code code;
+
+    if (!file_exists(o->partial))
+        return CKPT_OK;
+    if (!file_is_directory(o->partial))
+        return ckpt_fail(err, CKPT_E_IO, "cannot make directory '%s': %s", o->partial,
+                         strerror(EEXIST));
+    if ((code = check_link(o, err)) != CKPT_OK ||
+        (code = journal_look(o->partial, options->fingerprint, &sight, err)) != CKPT_OK)
+        return code;
+    return sight.is_other && discards_others(options) ? replaceable_check_partial(o->partial, err)
+                                                      : journal_check_open(&o->shared, err);
+}
+
+ckpt_code output_check_begin(const output_options *options, ckpt_error *err)
+{
+    journal_sight sight = { 0, 0, 0 };
+    ckpt_output *o = NULL;
+    ckpt_code code = create(options, &o, err);
+
+    if (code != CKPT_OK)
+        return code;
+    if ((code = output_check(o->path, o->layout, o->overwrite, err)) == CKPT_OK &&
+        file_exists(o->path) &&
+        (code = journal_look(o->path, options->fingerprint, &sight, err)) == CKPT_OK &&
+        !takes_back(o, &sight) && o->overwrite <= 0)
+        code = fail_exists(o->path, o->layout, o->overwrite, err);
+    if (code == CKPT_OK && !takes_back(o, &sight))
+        code = check_partial(o, options, err);
+    output_close(o);
     return code;
 }
 

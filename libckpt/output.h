@@ -54,9 +54,12 @@ typedef struct {
  * the same command is renamed back to PATH.partial. *out is yours: output_commit, output_discard,
  * output_withdraw or output_close. */
 ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err);
+/* Refuse what output_begin would refuse, and change nothing: for dry runs. */
+ckpt_code output_check_begin(const output_options *options, ckpt_error *err);
 /* Which jobs have journals in PATH.partial. */
 ckpt_code output_look(const char *path, hash128 fingerprint, journal_sight *out, ckpt_error *err);
 const char *output_directory(const ckpt_output *output);      /* "PATH.partial" */
+char *output_partial(const char *path); /* the same; malloc'd, NULL when memory is exhausted */
 ckpt_journal *output_journal(ckpt_output *output);
 
 /*

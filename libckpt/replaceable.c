@@ -351,18 +351,34 @@ static ckpt_code remove_files(const char *directory, const file_list *found, int
     return code;
 }
 
-ckpt_code replaceable_discard_partial(const char *directory, ckpt_error *err)
+/* *is_ours: 1 when a journal in it says that ckpt made the folder. */
+static ckpt_code check_partial(const char *directory, int *is_ours, ckpt_error *err)
 {
     const hash128 any = { 0, 0 };
-    file_list found = { NULL, 0 };
     journal_sight sight;
-    ckpt_code code = journal_look(directory, any, &sight, err);
+    const ckpt_code code = journal_look(directory, any, &sight, err);
 
+    *is_ours = sight.is_other || sight.same_count > 0;
     if (code == CKPT_OK && sight.is_locked)
         return ckpt_fail(err, CKPT_E_IO, "cannot discard '%s': another process is writing here",
                          directory);
-    if (code != CKPT_OK || !(sight.is_other || sight.same_count > 0) ||
-        (code = check_folder(directory, NULL, 1, err)) != CKPT_OK ||
+    return code != CKPT_OK || !*is_ours ? code : check_folder(directory, NULL, 1, err);
+}
+
+ckpt_code replaceable_check_partial(const char *directory, ckpt_error *err)
+{
+    int is_ours;
+
+    return check_partial(directory, &is_ours, err);
+}
+
+ckpt_code replaceable_discard_partial(const char *directory, ckpt_error *err)
+{
+    file_list found = { NULL, 0 };
+    int is_ours;
+    ckpt_code code;
+
+    if ((code = check_partial(directory, &is_ours, err)) != CKPT_OK || !is_ours ||
         (code = file_list_everything(directory, &found, err)) != CKPT_OK)
         return code;
     /* The journals go last, so that a discard that is killed can be repeated. */

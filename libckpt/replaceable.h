@@ -24,5 +24,7 @@ ckpt_code replaceable_check(const char *path, const char *layout, ckpt_error *er
  * checkpoint. A folder without a journal is left alone: ckpt did not make it.
  */
 ckpt_code replaceable_discard_partial(const char *directory, ckpt_error *err);
+/* Refuse what that would refuse, and remove nothing. */
+ckpt_code replaceable_check_partial(const char *directory, ckpt_error *err);
 
 #endif

@@ -218,6 +218,7 @@ typedef struct {
     say_unmatched unmatched;
     char **then;                 /* the command after --then; or NULL */
     int then_status;             /* exit status of a converter that ran beside the download */
+    int is_planned;              /* a dry run has printed its plan */
 } session;
 
 static ckpt_code fail_usage(ckpt_error *err, const char *what)
@@ -579,8 +580,9 @@ static ckpt_code run(session *s, const cli_args *args, ckpt_error *err)
     if (opt.common.dry_run) {
         if (!opt.prune_extra || (code = place_prune(s->where, &pruned, err)) == CKPT_OK)
             say_plan(&about, &plan, opt.common.json);
+        s->is_planned = code == CKPT_OK;
         file_list_free(&pruned.names);
-        return code;
+        return code == CKPT_OK ? check_space(s, &plan, err) : code;
     }
     if ((code = check_space(s, &plan, err)) != CKPT_OK)
         return code;
@@ -630,7 +632,7 @@ int main(int argc, char **argv)
         reason = hub_reason_of(&err);
     else if (s.then_status != 0)
         reason = HUB_OTHER;
-    if (opt.common.json && !(opt.common.dry_run && code == CKPT_OK))
+    if (opt.common.json && !s.is_planned)
         say_json(&(say_outcome){ s.h, &s.listing, s.where, s.d, reason,
                                  code == CKPT_OK ? NULL : err.text, &s.unmatched });
     else if (code == CKPT_OK && !opt.common.dry_run && then == argc)

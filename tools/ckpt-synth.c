@@ -291,19 +291,17 @@ static ckpt_code fill(synth_job *job, ckpt_error *err)
     return code;
 }
 
-/* Refuse before the first value rather than at a full disk, and leave nothing behind. */
-static ckpt_code check_room(synth_job *job, const char *path, ckpt_error *err)
+/* Refuse before the first value rather than at a full disk. */
+static ckpt_code check_room(const synth_job *job, const char *path, ckpt_error *err)
 {
     convert_room room;
-    ckpt_code code = convert_store_room(job->store, 0, output_directory(job->output), &room, err);
+    ckpt_code code;
 
-    if (code == CKPT_OK)
-        code = convert_require_room(&room, path, ", --sparse needs no room", err);
-    if (code != CKPT_OK) {
-        output_withdraw(job->output, NULL);
-        job->output = NULL;
-    }
-    return code;
+    if (opt.sparse || opt.no_space_check)
+        return CKPT_OK;
+    code = convert_target_room(job->store, 0, path, &room, err);
+    return code == CKPT_OK ? convert_require_room(&room, path, ", --sparse needs no room", err)
+                           : code;
 }
 
 static ckpt_code write_config(synth_job *job, ckpt_error *err)
@@ -318,28 +316,38 @@ static ckpt_code write_config(synth_job *job, ckpt_error *err)
     return code;
 }
 
-static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
+static output_options output_is(const synth_job *job, const char *path)
 {
     const uint64_t seed = opt.seed * 2 + (opt.sparse != 0);
-    const hash128 fingerprint = kernels_get()->hash_bytes(job->text, strlen(job->text), seed);
+
+    return (output_options){
+        .path = path,
+        .layout = format_hf.name,
+        .overwrite = opt.overwrite,
+        .restart = opt.restart,
+        .fingerprint = kernels_get()->hash_bytes(job->text, strlen(job->text), seed),
+    };
+}
+
+static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
+{
+    const format_target index = { .with_index = 1 };
+    const output_options place = output_is(job, path);
     ckpt_output *output;
     char *directory;
     ckpt_code code;
 
-    const format_target index = { .with_index = 1 };
-    const output_options output_is = { .path = path, .layout = format_hf.name,
-                                       .overwrite = opt.overwrite,
-                                       .fingerprint = fingerprint, .restart = opt.restart };
-
-    code = output_begin(&output_is, &job->output, err);
-    if (code != CKPT_OK)
+    if ((code = output_begin(&place, &job->output, err)) != CKPT_OK)
         return code;
+    if ((code = check_room(job, path, err)) != CKPT_OK) {
+        output_withdraw(job->output, NULL); /* leave nothing behind */
+        job->output = NULL;
+        return code;
+    }
     if ((directory = strdup(output_directory(job->output))) == NULL)
         return ckpt_fail_memory(err, "a path", 0);
     free(job->store->directory);
     job->store->directory = directory;
-    if (!opt.sparse && !opt.no_space_check && (code = check_room(job, path, err)) != CKPT_OK)
-        return code;
     if ((code = output_make_files(job->store, err)) != CKPT_OK ||
         (!opt.sparse && (code = fill(job, err)) != CKPT_OK) ||
         (code = store_close_files(job->store, err)) != CKPT_OK ||
@@ -349,6 +357,14 @@ static ckpt_code run(synth_job *job, const char *path, ckpt_error *err)
     output = job->output;
     job->output = NULL;
     return output_commit(output, err);
+}
+
+/* A dry run refuses the places that a run would refuse. */
+static ckpt_code check(const synth_job *job, const char *path, ckpt_error *err)
+{
+    const output_options place = output_is(job, path);
+
+    return output_check_begin(&place, err);
 }
 
 static uint64_t find_payload_bytes(const synth_job *job)
@@ -403,10 +419,13 @@ int main(int argc, char **argv)
     if (status != CLI_GO)
         return cli_finish(status);
     code = plan(&job, args.items[0], &err);
-    if (code == CKPT_OK && !opt.common.dry_run)
-        code = run(&job, args.items[0], &err);
+    if (code == CKPT_OK)
+        code =
+            opt.common.dry_run ? check(&job, args.items[0], &err) : run(&job, args.items[0], &err);
     if (code == CKPT_OK && (opt.common.dry_run || opt.common.json))
         print_plan(&job);
+    if (code == CKPT_OK && opt.common.dry_run)
+        code = check_room(&job, args.items[0], &err);
     fflush(stdout);                    /* the closing line is the last one */
     if (code == CKPT_OK && !opt.common.dry_run)
         cli_say_written(&opt.common,

@@ -407,7 +407,7 @@ static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error 
     convert_summary plan;
     ckpt_code code;
 
-    if ((code = check_places(o, err)) != CKPT_OK)
+    if ((code = check_places(o, err)) != CKPT_OK || (code = convert_check_run(job, err)) != CKPT_OK)
         return code;
     if (o->describe != NULL && (code = convert_describe(job, o->describe, err)) != CKPT_OK)
         return code;
@@ -416,7 +416,9 @@ static ckpt_code dry_run(const convert_command *o, convert_job *job, ckpt_error 
         print_plan_json(o, job, &plan);
     else
         print_plan(o, job, &plan);
-    return CKPT_OK;
+    /* Last: the plan says where the space goes. What --describe has written is for a trainer, which
+     * may be elsewhere. */
+    return o->describe == NULL ? convert_check_space(job, err) : CKPT_OK;
 }
 
 /* Printed even with --quiet: a script must not continue as if DST existed. */

@@ -68,6 +68,23 @@ ckpt_code convert_list_files(const convert_job *job, file_list *out, ckpt_error 
     return convert_name_files(job->plan, out, err);
 }
 
+ckpt_code convert_check_run(convert_job *job, ckpt_error *err)
+{
+    return job_output_check_begin(&job->output, err);
+}
+
+ckpt_code convert_check_space(const convert_job *job, ckpt_error *err)
+{
+    const convert_options *o = &job->plan->options;
+    convert_room room;
+    ckpt_code code;
+
+    if (o->feed != NULL || o->no_space_check ||
+        (code = convert_find_planned_room(job->plan, &room, err)) != CKPT_OK)
+        return o->feed != NULL || o->no_space_check ? CKPT_OK : code;
+    return convert_require_room(&room, o->target, "", err);
+}
+
 ckpt_code convert_describe(convert_job *job, const char *directory, ckpt_error *err)
 {
     return job_output_describe(&job->output, directory, err);

@@ -52,12 +52,13 @@ static ckpt_code tell_named(void *context, ckpt_error *err)
     return o->feed->named(o->feed, o->target, err);
 }
 
-ckpt_code job_output_begin(job_output *output, ckpt_error *err)
+/* `files` are borrowed. */
+static output_options make_options(job_output *output, const file_list *files)
 {
     const job_plan *plan = output->plan;
     const convert_options *o = &plan->options;
-    file_list files = { NULL, 0 };
-    const output_options options = {
+
+    return (output_options){
         .path = o->target,
         .layout = o->format->name,
         .overwrite = o->overwrite,
@@ -66,14 +67,32 @@ ckpt_code job_output_begin(job_output *output, ckpt_error *err)
         .share = o->share,
         .share_count = o->share_count,
         .restart = o->restart,
-        .keep_others = o->feed != NULL,       /* the source of its data may have been deleted */
-        .files = &files,
+        .keep_others = o->feed != NULL, /* the source of its data may have been deleted */
+        .files = files,
         .named = o->feed == NULL ? NULL : tell_named,
         .named_context = output,
         .source_times = source_times(plan),
         .run = &o->copy,
         .sync_bytes = plan->out_bytes,
     };
+}
+
+ckpt_code job_output_check_begin(job_output *output, ckpt_error *err)
+{
+    const convert_options *o = &output->plan->options;
+    const output_options options = make_options(output, NULL);
+
+    /* DST may have been made by other shares of the job: see look_for_result. */
+    if (output->plan->share != NULL && file_is_directory(o->target))
+        return CKPT_OK;
+    return output_check_begin(&options, err);
+}
+
+ckpt_code job_output_begin(job_output *output, ckpt_error *err)
+{
+    const job_plan *plan = output->plan;
+    file_list files = { NULL, 0 };
+    const output_options options = make_options(output, &files);
     ckpt_code code;
 
     if ((code = convert_name_files(plan, &files, err)) == CKPT_OK)

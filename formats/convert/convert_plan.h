@@ -59,8 +59,9 @@ ckpt_code convert_store_room(const ckpt_store *store, uint64_t extra_bytes, cons
 /* Refuse a room that is too small. `advice` ends the message, or is "". */
 ckpt_code convert_require_room(const convert_room *room, const char *target, const char *advice,
                                ckpt_error *err);
-/* The folder in which `target` will be; malloc'd. NULL when it is not found. */
-char *convert_target_folder(const char *target);
+/* The same as convert_store_room before TARGET.partial is made, or resumed. */
+ckpt_code convert_target_room(const ckpt_store *store, uint64_t extra_bytes, const char *target,
+                              convert_room *out, ckpt_error *err);
 /* The same for all that the result of a plan needs. */
 ckpt_code convert_find_room(const job_plan *plan, const char *directory, convert_room *out,
                             ckpt_error *err);

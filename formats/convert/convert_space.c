@@ -50,7 +50,8 @@ ckpt_code convert_find_room(const job_plan *plan, const char *directory, convert
     return convert_store_room(plan->store, plan->extra_bytes, directory, out, err);
 }
 
-char *convert_target_folder(const char *target)
+/* The folder in which `target` will be; malloc'd. NULL when it is not found. */
+static char *find_folder(const char *target)
 {
     char *folder = file_rename_target(target);
     char *slash = folder == NULL ? NULL : strrchr(folder, '/');
@@ -60,13 +61,29 @@ char *convert_target_folder(const char *target)
     return folder;
 }
 
-ckpt_code convert_find_planned_room(const job_plan *plan, convert_room *out, ckpt_error *err)
+ckpt_code convert_target_room(const ckpt_store *store, uint64_t extra_bytes, const char *target,
+                              convert_room *out, ckpt_error *err)
 {
-    char *folder = convert_target_folder(plan->options.target);
-    const ckpt_code code = convert_find_room(plan, folder == NULL ? "." : folder, out, err);
+    char *partial = output_partial(target);
+    char *folder = find_folder(target);
+    ckpt_code code;
 
+    if (partial == NULL)
+        code = ckpt_fail_memory(err, "a path", strlen(target));
+    else
+        code = convert_store_room(store, extra_bytes,
+                                  file_is_directory(partial) ? partial
+                                  : folder == NULL           ? "."
+                                                             : folder,
+                                  out, err);
+    free(partial);
     free(folder);
     return code;
+}
+
+ckpt_code convert_find_planned_room(const job_plan *plan, convert_room *out, ckpt_error *err)
+{
+    return convert_target_room(plan->store, plan->extra_bytes, plan->options.target, out, err);
 }
 
 ckpt_code convert_require_room(const convert_room *room, const char *target, const char *advice,

@@ -200,7 +200,7 @@ static ckpt_code check_in_place(const apply_job *job, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' adds or removes tensors, for which its base "
                          "cannot be changed in place: apply to a new DST",
                          job->chain.deltas[0]->path);
-    if (!o->dry_run && packed_bytes(job->views.checkpoint->place.folder) > 0)
+    if (packed_bytes(job->views.checkpoint->place.folder) > 0)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a packed checkpoint, which cannot be changed "
                          "in place: apply to a new DST", o->base);
     return CKPT_OK;
@@ -256,7 +256,7 @@ static ckpt_code run_job(apply_job *job, ckpt_error *err)
     if (code != CKPT_OK)
         return code;
     if (o->dry_run)
-        return o->target == NULL ? CKPT_OK : delta_apply_find_room(job, err);
+        return o->target == NULL ? CKPT_OK : delta_apply_check_begin(job, err);
     if (o->in_place)
         return delta_apply_in_place(job, err);
     if ((code = run_tensors(job, err)) != CKPT_OK || o->target == NULL ||

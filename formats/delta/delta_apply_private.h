@@ -39,8 +39,9 @@ ckpt_code delta_apply_check_target(apply_job *job, ckpt_error *err);
 /* Create the target's files with the headers of the base, or resume an earlier run. Where the file
  * system can, new files begin with the blocks of the base's. Checks the free space. */
 ckpt_code delta_apply_begin(apply_job *job, ckpt_error *err);
-/* Space that the target will need, before anything is written. */
-ckpt_code delta_apply_find_room(apply_job *job, ckpt_error *err);
+/* For dry runs: refuse the places that delta_apply_begin would refuse, and find the space that the
+ * target will need at most. */
+ckpt_code delta_apply_check_begin(apply_job *job, ckpt_error *err);
 
 /* ---- delta_apply_inplace.c ---- */
 

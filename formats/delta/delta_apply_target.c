@@ -6,6 +6,8 @@
 #include "formats/convert/convert_plan.h"
 #include "libckpt/size.h"
 
+static const char room_advice[] = ", --in-place needs no second copy";
+
 /* ---- its files ---- */
 
 /* A file that does not exist yet begins with the blocks of the base's file, where the file system
@@ -151,18 +153,35 @@ static uint64_t beside_bytes(const apply_job *job)
     return total;
 }
 
-ckpt_code delta_apply_find_room(apply_job *job, ckpt_error *err)
+/* The files of the job are borrowed. */
+static output_options target_options(const apply_job *job)
 {
-    char *folder;
+    return (output_options){
+        .path = job->options->target,
+        .fingerprint = fingerprint(job),
+        .tensor_count = ckpt_catalog_count(job->views.result->catalog),
+        .restart = job->options->restart,
+        .overwrite = OUTPUT_NEVER_REPLACES,
+        .files = &job->names,
+    };
+}
+
+ckpt_code delta_apply_check_begin(apply_job *job, ckpt_error *err)
+{
+    const output_options options = target_options(job);
+    const char *base = folder_path(job->views.checkpoint->place.folder);
+    convert_room *room = &job->out->room;
     ckpt_code code;
 
-    if ((code = delta_apply_check_target(job, err)) != CKPT_OK)
+    if ((code = delta_apply_check_target(job, err)) != CKPT_OK ||
+        (code = output_check_begin(&options, err)) != CKPT_OK ||
+        (code = convert_target_room(job->views.checkpoint->store, beside_bytes(job),
+                                    job->options->target, room, err)) != CKPT_OK)
         return code;
-    folder = convert_target_folder(job->options->target);
-    code = convert_store_room(job->views.checkpoint->store, beside_bytes(job),
-                              folder == NULL ? "." : folder, &job->out->room, err);
-    free(folder);
-    return code;
+    /* Where the result may share blocks with the base, only the run knows what it needs. */
+    if (job->options->no_space_check || (base != NULL && file_may_clone(base)))
+        return CKPT_OK;
+    return convert_require_room(room, job->options->target, room_advice, err);
 }
 
 static ckpt_code check_room(apply_job *job, uint64_t rewritten_bytes, ckpt_error *err)
@@ -174,28 +193,19 @@ static ckpt_code check_room(apply_job *job, uint64_t rewritten_bytes, ckpt_error
     if (code != CKPT_OK || room.free_bytes >= room.need_bytes)
         return code;
     job->is_refused = 1;
-    return convert_require_room(&room, job->options->target, ", --in-place needs no second copy",
-                                err);
+    return convert_require_room(&room, job->options->target, room_advice, err);
 }
 
 ckpt_code delta_apply_begin(apply_job *job, ckpt_error *err)
 {
-    const delta_apply_options *o = job->options;
-    output_options options = {
-        .path = o->target,
-        .tensor_count = ckpt_catalog_count(job->views.result->catalog),
-        .restart = o->restart,
-        .overwrite = OUTPUT_NEVER_REPLACES,
-        .files = &job->names,
-    };
+    const output_options options = target_options(job);
     uint64_t rewritten_bytes;
     ckpt_code code;
 
-    options.fingerprint = fingerprint(job);
     if ((code = delta_apply_check_target(job, err)) != CKPT_OK ||
         (code = output_begin(&options, &job->output, err)) != CKPT_OK ||
         (code = make_store(job, err)) != CKPT_OK ||
-        (code = find_there(job, &rewritten_bytes, err)) != CKPT_OK || o->no_space_check)
+        (code = find_there(job, &rewritten_bytes, err)) != CKPT_OK || job->options->no_space_check)
         return code;
     return check_room(job, rewritten_bytes, err);
 }

@@ -245,6 +245,7 @@ static ckpt_code run_job(make_job *job, ckpt_error *err)
     return code;
 }
 
+/* A dry run only looks at the place. */
 static ckpt_code begin_output(make_job *job, file_list *names, ckpt_error *err)
 {
     const delta_make_options *o = job->options;
@@ -263,7 +264,10 @@ static ckpt_code begin_output(make_job *job, file_list *names, ckpt_error *err)
         code = file_list_add(names, job->from->names->names[i], err);
     if (code == CKPT_OK && job->from->structure != NULL)
         code = delta_structure_names(job->from->structure, names, err);
-    return code == CKPT_OK ? output_begin(&options, &job->output, err) : code;
+    if (code == CKPT_OK)
+        code = o->dry_run ? output_check_begin(&options, err)
+                          : output_begin(&options, &job->output, err);
+    return code;
 }
 
 /* The plain form has no word for added and removed tensors, and its readers do not know ours. */
@@ -321,11 +325,10 @@ ckpt_code delta_make_from(const delta_makings *from, const delta_make_options *o
         snprintf(job.base_version, sizeof job.base_version, "%06" PRIu64, version - 1);
     if ((code = check_structure(from, options, err)) != CKPT_OK)
         return code;
-    if (options->dry_run) {
+    code = begin_output(&job, &names, err);
+    if (code == CKPT_OK && options->dry_run)
         count_tensors(from, out);
-        return CKPT_OK;
-    }
-    if ((code = begin_output(&job, &names, err)) == CKPT_OK)
+    else if (code == CKPT_OK)
         code = run_job(&job, err);
     delta_changes_release(&job.changes);
     code = end_output(&job, code, err);

@@ -367,6 +367,22 @@ static ckpt_code begin_packed(pack_job *job, ckpt_error *err)
     return code;
 }
 
+/* What open_partial would refuse of a PACKED.partial. */
+static ckpt_code check_partial(const pack_options *o, ckpt_error *err)
+{
+    char *partial = output_partial(o->target);
+    ckpt_file *file = NULL;
+    ckpt_code code = CKPT_OK;
+
+    if (partial == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(o->target));
+    if (file_exists(partial) && (code = file_open(partial, &file, err)) == CKPT_OK)
+        code = check_leftover(partial, file, err);
+    file_close(file, NULL);
+    free(partial);
+    return code;
+}
+
 static ckpt_code pack(pack_job *job, ckpt_error *err)
 {
     const pack_options *o = job->options;
@@ -377,8 +393,7 @@ static ckpt_code pack(pack_job *job, ckpt_error *err)
         (code = note_left_out(job, err)) != CKPT_OK ||
         (code = list_names(job, err)) != CKPT_OK || (code = list_spans(job, err)) != CKPT_OK)
         return code;
-    if (!o->dry_run && (code = begin_packed(job, err)) != CKPT_OK)
-        return code;
+    code = o->dry_run ? check_partial(o, err) : begin_packed(job, err);
     for (size_t i = 0; i < job->names.count && code == CKPT_OK; i++)
         code = add_file(job, job->names.names[i], err);
     return code != CKPT_OK || o->dry_run ? code : write_packed(job, err);
@@ -428,9 +443,9 @@ static ckpt_code copy_files(const folder_place *place, const file_list *names,
 
 /* Space for the files, less what an earlier run has written. */
 static ckpt_code check_room(const folder_place *place, const file_list *names,
-                            const char *directory, const pack_options *o, ckpt_error *err)
+                            const pack_options *o, ckpt_error *err)
 {
-    ckpt_store *store = store_create(directory);
+    ckpt_store *store = store_create(o->target);
     convert_room room;
     ckpt_code code = CKPT_OK;
 
@@ -445,7 +460,7 @@ static ckpt_code check_room(const folder_place *place, const file_list *names,
             store->files[number].size_bytes = file_size(file);
         file_close(file, NULL);
     }
-    if (code == CKPT_OK && (code = convert_store_room(store, 0, directory, &room, err)) == CKPT_OK)
+    if (code == CKPT_OK && (code = convert_target_room(store, 0, o->target, &room, err)) == CKPT_OK)
         code = convert_require_room(&room, o->target, "", err);
     store_free(store);
     return code;
@@ -480,11 +495,15 @@ static ckpt_code unpack(const pack_options *o, const folder_place *place, file_l
     hash128_mix(&target.fingerprint, &content, sizeof content);
     if ((code = output_check(o->target, NULL, OUTPUT_NEVER_REPLACES, err)) != CKPT_OK ||
         (code = output_check_apart(o->target, o->source, err)) != CKPT_OK ||
-        (code = count_files(place, names, out, err)) != CKPT_OK || o->dry_run ||
-        (code = output_begin(&target, &output, err)) != CKPT_OK)
+        (code = count_files(place, names, out, err)) != CKPT_OK)
+        return code;
+    code = o->dry_run ? output_check_begin(&target, err) : output_begin(&target, &output, err);
+    if (code != CKPT_OK)
         return code;
     if (!o->no_space_check)
-        code = check_room(place, names, output_directory(output), o, err);
+        code = check_room(place, names, o, err);
+    if (o->dry_run)
+        return code;
     if (code == CKPT_OK &&
         (code = copy_files(place, names, output_directory(output), o, err)) == CKPT_OK)
         return output_commit(output, err);

@@ -552,9 +552,11 @@ def test_a_disk_that_is_too_small_is_told_before_a_byte(ckpt, small_disk, golden
     disk = small_disk(1)
     err = ckpt("ckpt-convert", "--dtype", "bf16", golden_a, disk / "out", check=2).err
     assert "not enough disk space" in err and list(disk.iterdir()) == []
-    plan = ckpt("ckpt-convert", "--dry-run", "--json", "--dtype", "bf16", golden_a,
-                disk / "out").json
-    assert plan["needed_bytes"] > plan["free_bytes"]
+    words = ["ckpt-convert", "--dry-run", "--json", "--dtype", "bf16", golden_a, disk / "out"]
+    planned = ckpt(*words, check=2)
+    assert planned.json["needed_bytes"] > planned.json["free_bytes"]
+    assert "not enough disk space" in planned.err
+    assert ckpt(*words, "--no-space-check").json["files"] == planned.json["files"]
 
 
 def test_a_part_without_room_leaves_nothing_but_the_work_of_others(ckpt, small_disk, golden_a):

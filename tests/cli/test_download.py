@@ -130,12 +130,13 @@ def test_a_plan_to_fetch_all_again_needs_the_room_for_all(ckpt, small_disk):
     with Hub([one(8 * MIB)]) as hub:
         download = Client(ckpt, hub, small_disk(74))       # slack takes 64 MiB
         download()
-        plan = download("--dry-run", "--force-download").json
+        plan = download("--dry-run", "--force-download", check=2).json
         assert plan["fetch_bytes"] == plan["space_bytes"] == plan["total_bytes"] == 8 * MIB
         assert plan["reuse_bytes"] == 0 and {f["action"] for f in plan["files"]} == {"fetch"}
         assert download("--dry-run").json["space_bytes"] == 0
         failed = download("--force-download", check=2)
         assert failed.json["reason"] == "disk" and "not enough disk space" in failed.err
+        assert download("--dry-run", "--force-download", check=2).err == failed.err
         download()
 
 

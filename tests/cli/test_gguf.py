@@ -197,8 +197,8 @@ def test_the_full_model_has_the_tensors_and_bytes_of_the_sheet(ckpt, tmp_path):
     ckpt("ckpt-synth", "--config", "flash", "--sparse", tmp_path / "flash")
     for options, count, size in ((BARE, 1359, 165_623_768_704),
                                  (BARE[:-1], 1328, 161_864_271_936)):
-        plan = ckpt("ckpt-shard", *options, "--dry-run", "--json", tmp_path / "flash",
-                    tmp_path / "out").json
+        plan = ckpt("ckpt-shard", *options, "--dry-run", "--no-space-check", "--json",
+                    tmp_path / "flash", tmp_path / "out").json
         assert plan["keys"] == count and 0 < plan["out_bytes"] - size < 200_000
         assert all(f["bytes"] < 50e9 for f in plan["files"])
 

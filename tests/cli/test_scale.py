@@ -75,7 +75,8 @@ def test_no_disk_is_used(model):
 
 def test_the_plan_says_the_same(model):
     name, _ = model
-    plan = run_tool("ckpt-synth", "--config", name, "--dry-run", "--json", "nowhere").json
+    plan = run_tool("ckpt-synth", "--config", name, "--dry-run", "--json",
+                    "--no-space-check", "nowhere").json
     assert plan.pop("schema") == "ckpt-synth/1"
     assert plan == {"tensor_count": RELEASES[name]["tensors"],
                     "file_count": RELEASES[name]["files"],
@@ -86,8 +87,8 @@ def test_the_plan_says_the_same(model):
 @pytest.mark.parametrize("tool, options", [
     ("ckpt-inspect", ()),
     ("ckpt-inspect", ("--json",)),
-    ("ckpt-convert", ("--dry-run", "--dtype", "bf16")),
-    ("ckpt-convert", ("--dry-run", "--json", "--experts", "fp8")),
+    ("ckpt-convert", ("--dry-run", "--no-space-check", "--dtype", "bf16")),
+    ("ckpt-convert", ("--dry-run", "--no-space-check", "--json", "--experts", "fp8")),
 ])
 def test_a_full_catalog_is_light(model, tmp_path, tool, options):
     target = (tmp_path / "out",) if tool == "ckpt-convert" else ()

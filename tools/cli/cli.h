@@ -101,7 +101,9 @@ typedef struct {
     { CLI_MEMORY, "memory", "SIZE", &(common).memory_bytes,                                    \
       "hard limit on buffers of this process, as 500M, 1.5G, 4GiB or 50% (default: "           \
       "CKPT_MEMORY, else 1GiB)" }
-#define CLI_DRY_RUN_TEXT "print the plan and write nothing, no reports either"
+#define CLI_DRY_RUN_TEXT                                                                     \
+    "print the plan and write nothing, no reports either; fails where the command would fail " \
+    "before its first byte"
 #define CLI_COMMON(common)   \
     CLI_COMMON_READ(common), \
     { CLI_FLAG, "dry-run", NULL, &(common).dry_run, CLI_DRY_RUN_TEXT }

@@ -1,0 +1,213 @@
+"""--dry-run refuses, in the same words, what the run would refuse before its first byte."""
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from cli.delta_models import drift
+from cli.trees import journal, partial, tree
+from conftest import BUILD, run_tool
+
+# Of each command: words of which {out} is the target, and others that make another job of it.
+COMMANDS = {
+    "convert": ("ckpt-convert --dtype bf16 {a} {out}", "--experts fp8"),
+    "shard": ("ckpt-shard --layout mp --mp 2 {a} {out}", "--dtype bf16"),
+    "synth": ("ckpt-synth --config tiny --layers 2 {out}", "--seed 9"),
+    "diff": ("ckpt-delta diff {a} {b} {out}", "--level 3"),
+    "squash": ("ckpt-delta squash {a} {d} {out}", "--level 3"),
+    "reverse": ("ckpt-delta reverse {a} {d} {out}", "--level 3"),
+    "apply": ("ckpt-delta apply {a} {d} {out}", None),
+    "unpack": ("ckpt-delta apply --base none {p} {out}", None),
+}
+OTHER_SOURCE = {"apply": "ckpt-delta apply {b} {back} {out}",
+                "unpack": "ckpt-delta apply --base none {q} {out}"}
+# and that replace what stands there
+REPLACING = [(name, "--overwrite") for name in ("convert", "shard", "synth")] + \
+            [(name, "--restart") for name in COMMANDS]
+
+
+@pytest.fixture(scope="module")
+def inputs(ckpt, golden_a, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    new = drift(golden_a, folder / "b", only=lambda name: "layers.1" in name and "norm" in name)
+    ckpt("ckpt-delta", "diff", golden_a, new, folder / "d")
+    ckpt("ckpt-delta", "diff", new, golden_a, folder / "back")
+    ckpt("ckpt-delta", "diff", "--base", "none", golden_a, folder / "p")
+    ckpt("ckpt-delta", "diff", "--base", "none", new, folder / "q")
+    return {"a": golden_a, **{name: folder / name for name in ("b", "d", "back", "p", "q")}}
+
+
+def words_of(text, inputs, out, *more):
+    tool, *rest = [word.format(**inputs, out=out) for word in text.split()]
+    at = 1 if tool == "ckpt-delta" else 0
+    return [tool, *rest[:at], *more, *rest[at:]]
+
+
+def everything(folder):
+    """All below it, with modes and times of folders, so that a folder made and removed shows."""
+    return {str(p): (s.st_mode, s.st_size, s.st_mtime_ns) for p in (folder, *folder.rglob("*"))
+            for s in [os.lstat(p)]}
+
+
+def both(words):
+    """The words of the dry run, and those of the run."""
+    at = 2 if words[0] == "ckpt-delta" else 1
+    return [*words[:at], "--dry-run", *words[at:]], words
+
+
+def without_bytes(said):
+    """The run has written headers before it looks at the room."""
+    return re.sub(r"\d+ (more bytes|free)", r"\1", said)
+
+
+def refuse_alike(folder, *words, says):
+    """The dry run, then the run: each is refused, in the same words, and leaves nothing."""
+    before = everything(folder)
+    dry, real = both(words)
+    said = run_tool(*dry, check=2).err
+    assert everything(folder) == before
+    assert any(text in said for text in says.split("|")), said
+    assert without_bytes(run_tool(*real, check=2).err) == without_bytes(said)
+    after = everything(folder)
+    assert {k: v[0] for k, v in after.items()} == {k: v[0] for k, v in before.items()}
+
+
+@pytest.fixture
+def begun(fault, inputs, tmp_path):
+    """begun(name) -> OUT of a run that was killed before its end."""
+    def begin(text, *more):
+        out = tmp_path / "out"
+        words = words_of(text, inputs, out, *more)
+        run_tool(*words, check=-signal.SIGKILL, env=fault.env("fsync:kill:3", "out.partial"))
+        assert fault.injected and journal(out).exists()
+        fault.log.unlink()
+        return out
+    return begin
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_unfinished_run_of_another_job(name, inputs, begun, tmp_path):
+    text, other = COMMANDS[name]
+    out = begun(OTHER_SOURCE.get(name, text), *(other.split() if other else []))
+    refuse_alike(tmp_path, *words_of(text, inputs, out),
+                 says="is an unfinished run with different options")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_unfinished_run_that_would_be_resumed_is_a_plan(name, inputs, begun, ckpt):
+    text, _ = COMMANDS[name]
+    out = begun(text)
+    before = tree(partial(out))
+    ckpt(*words_of(text, inputs, out, "--dry-run"))
+    assert tree(partial(out)) == before and not out.exists()
+
+
+@pytest.mark.parametrize("name, option", REPLACING)
+def test_an_unfinished_run_that_would_be_discarded(name, option, inputs, begun, ckpt, tmp_path):
+    text, other = COMMANDS[name]
+    out = begun(OTHER_SOURCE.get(name, text), *(other.split() if other else []))
+    words = words_of(text, inputs, out, option)
+    before = tree(partial(out))
+    ckpt(*words_of(text, inputs, out, option, "--dry-run"))
+    assert tree(partial(out)) == before
+    (partial(out) / "thesis").write_text("years")
+    refuse_alike(tmp_path, *words, says="'thesis' in it does not belong to a checkpoint")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_run_that_is_at_it(name, inputs, begun, tmp_path):
+    text, _ = COMMANDS[name]
+    out = begun(text)
+    with open(journal(out)) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        refuse_alike(tmp_path, *words_of(text, inputs, out), says="another process is writing")
+
+
+def folder_of_somebody(out):
+    partial(out).mkdir()
+    (partial(out) / "thesis").write_text("years")
+
+
+def a_link(out):
+    (out.parent / "elsewhere").mkdir()
+    partial(out).symlink_to("elsewhere")
+
+
+def a_file(out):
+    partial(out).write_text("years")
+
+
+def a_target(out):
+    out.mkdir()
+    (out / "thesis").write_text("years")
+
+
+PLACES = {
+    "a folder that is not ours": (folder_of_somebody, "has files but no journal"),
+    "a link": (a_link, "is a link: move it away"),
+    "a file": (a_file, "cannot make directory"),
+    "a target": (a_target, "already exists"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_stands_in_the_way(name, place, inputs, tmp_path):
+    make, says = PLACES[place]
+    out = tmp_path / "out"
+    make(out)
+    refuse_alike(tmp_path, *words_of(COMMANDS[name][0], inputs, out), says=says)
+
+
+@pytest.mark.parametrize("name", ["convert", "shard", "synth"])
+def test_a_folder_that_is_not_replaced(name, inputs, tmp_path):
+    out = tmp_path / "out"
+    a_target(out)
+    refuse_alike(tmp_path, *words_of(COMMANDS[name][0], inputs, out, "--overwrite"),
+                 says="is not replaced: 'thesis' in it")
+
+
+@pytest.mark.parametrize("target, says", [
+    ("absent/out", "'{0}/absent': No such file"), ("file/out", "is not a directory"),
+    ("in/out", "is inside the input"), ("in", "already exists|are the same"),
+    ("", "expected the name of a new folder|would replace|already exists"),
+])
+@pytest.mark.parametrize("name", ["convert", "shard", "apply", "diff"])
+def test_a_target_that_cannot_be(name, target, says, inputs, tmp_path):
+    shutil.copytree(inputs["a"], tmp_path / "in")
+    (tmp_path / "file").touch()
+    words = words_of(COMMANDS[name][0], {**inputs, "a": tmp_path / "in"}, tmp_path / target)
+    refuse_alike(tmp_path, *words, says=says.format(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["convert", "shard", "synth", "apply", "unpack"])
+def test_a_disk_that_is_too_small(name, inputs, small_disk, ckpt):
+    disk = small_disk(1)
+    words = words_of(COMMANDS[name][0], inputs, disk / "out")
+    refuse_alike(disk, *words, says="not enough disk space for")
+    ckpt(*words_of(COMMANDS[name][0], inputs, disk / "out", "--dry-run", "--no-space-check"))
+
+
+@pytest.mark.parametrize("name", ["convert", "synth", "diff", "apply", "unpack"])
+def test_a_folder_that_nobody_may_write_to(name, inputs, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    words = words_of(COMMANDS[name][0], inputs, tmp_path / "closed" / "out")
+    drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    said = [subprocess.run([*drop, BUILD / "bin" / each[0], *each[1:]], capture_output=True,
+                           text=True) for each in both(words)]
+    if "setpriv" in said[0].stderr:
+        pytest.skip("this test gives up the right to write everywhere: " + said[0].stderr)
+    assert [done.returncode for done in said] == [2, 2]
+    assert said[0].stderr == said[1].stderr
+    assert f"'{tmp_path / 'closed'}': Permission denied" in said[0].stderr
+
+
+@pytest.mark.parametrize("leftover", ["thesis", "another run"])
+def test_packing_to_a_name_that_is_taken(leftover, inputs, tmp_path):
+    (tmp_path / "out.partial").write_text(leftover)
+    refuse_alike(tmp_path, "ckpt-delta", "diff", "--base", "none", str(inputs["a"]),
+                 str(tmp_path / "out"), says="is in the way")
