@@ -464,9 +464,10 @@ static void print_difference(const ckpt_difference *d)
         printf("  equal values, %" PRIu64 " bytes of codes and scales differ, first at row %" PRIu64
                " column %" PRIu64 "\n", d->count, d->row, d->col);
     else if (d->kind == CKPT_DIFFERENT_VALUES)
-        printf("  row %" PRIu64 " column %" PRIu64 ": %s in A, %s in B; %" PRIu64 " of %" PRIu64
-               " elements differ\n", d->row, d->col, a, b, d->count,
-               ckpt_tensor_rows(d->a) * ckpt_tensor_cols(d->a));
+        printf("  row %" PRIu64 " column %" PRIu64 ": %s in A, %s in B; %" PRIu64 " of %s\n",
+               d->row, d->col, a, b, d->count,
+               text_count(ckpt_tensor_rows(d->a) * ckpt_tensor_cols(d->a), "element differs",
+                          "elements differ").text);
     else if (d->kind == CKPT_DIFFERENT_COPY)
         printf("  %c stores it twice, and '%s' has different bytes, first at row %" PRIu64 " "
             "column %"

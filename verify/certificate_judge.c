@@ -136,9 +136,11 @@ static void say_values(const judging *j, int is_main, int is_all, char *out, siz
         snprintf(out, out_bytes, "different: expected root %s, got %s", j->c->checkpoints[0].root,
                  m->root);
     else
-        snprintf(out, out_bytes, "different: of %zu tensors %zu have other values, %zu other "
-                 "shapes, %zu are missing, %zu more are there",
-                 ckpt_catalog_count(j->c->checkpoints[0].tensors), j->counts[DIGEST_VALUE],
+        snprintf(out, out_bytes, "different: of %s %s other values, %zu other shapes, %zu are "
+                 "missing, %zu more are there",
+                 text_count(ckpt_catalog_count(j->c->checkpoints[0].tensors), "tensor",
+                            "tensors").text,
+                 text_count(j->counts[DIGEST_VALUE], "has", "have").text,
                  j->counts[DIGEST_SHAPE], j->counts[DIGEST_MISSING], j->counts[DIGEST_EXTRA]);
 }
 

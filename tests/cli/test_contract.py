@@ -5,10 +5,12 @@ import pathlib
 import re
 import shutil
 import signal
+import struct
 import subprocess
 
 import pytest
 
+from corrupt.files import Tensor, file_bytes
 from conftest import BUILD, ROOT, SANITIZER, run_tool
 
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("ckpt-*.c"))
@@ -392,3 +394,35 @@ def test_detection_does_not_walk_the_tree(tmp_path):
     finally:
         os.chmod(tree / "deep", 0o700)
     assert done.returncode == 2 and "not a checkpoint" in done.stderr
+
+
+# ---- numbers with their nouns ----
+
+def test_one_thing_is_not_said_to_be_many(tmp_path):
+    """A model of one tensor in one file, and another one of another value."""
+    for name, value in ("a", 1), ("b", 2):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(
+            file_bytes({"x": Tensor("F16", [1], struct.pack("<e", value))}))
+    a, b = tmp_path / "a", tmp_path / "b"
+    said = []
+    for words in (["ckpt-inspect", a], ["ckpt-inspect", "--stat", a],
+                  ["ckpt-convert", "--dry-run", "--dtype", "bf16", a, tmp_path / "c"],
+                  ["ckpt-convert", "--dtype", "bf16", a, tmp_path / "c"],
+                  ["ckpt-verify", "check", tmp_path / "c"], ["ckpt-verify", "compare", a, b],
+                  ["ckpt-verify", "compare", "--stat", a, b],
+                  ["ckpt-verify", "check", "--values", a],
+                  ["ckpt-delta", "diff", a, b, tmp_path / "d"],
+                  ["ckpt-delta", "inspect", tmp_path / "d"],
+                  ["ckpt-delta", "apply", "--dry-run", a, tmp_path / "d", tmp_path / "e"],
+                  ["ckpt-delta", "apply", a, tmp_path / "d", tmp_path / "e"],
+                  ["ckpt-delta", "diff", "--base", "none", "--dry-run", a, tmp_path / "p"],
+                  ["ckpt-delta", "diff", "--base", "none", a, tmp_path / "p"],
+                  ["ckpt-verify", "certify", "--out", tmp_path / "cert.json", a, tmp_path / "e"]):
+        done = subprocess.run([BUILD / "bin" / words[0], *words[1:]], capture_output=True,
+                              text=True)
+        said += [f"{words[0]}: {line}" for line in (done.stdout + done.stderr).splitlines()]
+    many = (r"(?<![\w.])1 (stored )?(tensor|file|note|element|value|row|thread|piece|checksum|"
+            r"layer|member|difference|prompt|rule|fault|remark|checkpoint|column|block)s\b")
+    assert any("1 tensor," in line for line in said)
+    assert [line for line in said if re.search(many, line) and "% of elements" not in line] == []
