@@ -323,8 +323,8 @@ static ckpt_code check_files(const index_reader *r)
             first = store->files[i].name;
     if (missing == 0)
         return CKPT_OK;
-    return ckpt_fail(r->err, CKPT_E_IO, "'%s' names %s %s; the first is '%s'",
-                     r->path, text_count(store->file_count, "file, of which", "files, of which").text,
+    return ckpt_fail(r->err, CKPT_E_IO, "'%s' names %s %s; the first is '%s'", r->path,
+                     text_count(store->file_count, "file, of which", "files, of which").text,
                      text_count(missing, "does not exist", "do not exist").text, first);
 }
 

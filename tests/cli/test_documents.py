@@ -109,9 +109,10 @@ def test_the_sizes_of_the_releases_are_those_of_a_dry_run(config, shell):
     row = re.search(rf"^\| DeepSeek-V4-{config}(.*)\|$", README, re.M | re.I)[1]
     sizes = [cell.strip() for cell in row.split("|")[1:]]
     shell(f"ckpt-synth --quiet --sparse --config {config} model")
-    plans = [shell(f"{command} --dry-run --no-space-check model out").stdout.splitlines()[0] for command in
-             ("ckpt-convert --dtype bf16", "ckpt-convert --experts fp8",
-              "ckpt-shard --layout torch_dist", "ckpt-shard --layout gguf --without-tokenizer")]
+    plans = [shell(f"{command} --dry-run --no-space-check model out").stdout.splitlines()[0]
+             for command in ("ckpt-convert --dtype bf16", "ckpt-convert --experts fp8",
+                             "ckpt-shard --layout torch_dist",
+                             "ckpt-shard --layout gguf --without-tokenizer")]
     assert re.search(r"all .* (\S+ [GT]B)$", shell("ckpt-inspect --summary model").stdout,
                      re.M)[1] == sizes[0]
     assert [re.search(r", (\S+ [GT]B) \(", plan)[1] for plan in plans] == sizes[1:]

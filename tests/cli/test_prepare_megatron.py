@@ -326,3 +326,49 @@ def test_a_folder_that_cannot_be_made_is_an_error(prepare, golden_a, tmp_path):
     failed = prepare("--model-name=m", f"--model-dir={tmp_path / 'file'}",
                      f"--hf-checkpoint={golden_a}", check=2)
     assert f"{tmp_path / 'file'}" in failed.stderr
+
+
+# ---- another model under the same name ----
+
+def prepared(prepare, models, source, *more, **how):
+    return prepare("--model-name", "Tiny-V4", "--model-dir", models, "--hf-checkpoint", source,
+                   *more, **how)
+
+
+def test_another_model_is_not_taken_for_the_one_that_is_done(prepare, digest, golden_a, golden_b,
+                                                             tmp_path):
+    models = tmp_path / "models"
+    prepared(prepare, models, golden_a)
+    before = tree(models)
+    for more in [], ["--stages", "fp8"], ["--stages", "torch_dist"]:
+        err = prepared(prepare, models, golden_b, *more, check=2).stderr
+        assert err.count("\n") == 1 and f"was made from '{golden_a}', root " in err
+        assert f"not from '{golden_b}', root " in err
+        assert "choose another --model-name, or add --force" in err
+        assert tree(models) == before
+    said = prepared(prepare, models, golden_b, "--dry-run").stdout
+    assert f"ckpt-verify digest {golden_b}    # is it '{golden_a}'?" in said
+    prepared(prepare, models, golden_b, "--force")
+    assert digest(models / "Tiny-V4-FP8") == digest(golden_b)
+    assert "done already" in prepared(prepare, models, golden_b).stdout
+    prepared(prepare, models, golden_a, check=2)
+
+
+@pytest.mark.parametrize("with_records", [True, False])
+def test_the_same_model_elsewhere_is_done(prepare, golden_a, golden_b, tmp_path, with_records):
+    models = tmp_path / "models"
+    prepared(prepare, models, golden_a)
+    if not with_records:                   # as an earlier version has left them
+        for record in (models / ".prepared").glob("*.source"):
+            record.unlink()
+    copy = shutil.copytree(golden_a, tmp_path / "copy")
+    said = prepared(prepare, models, copy).stdout
+    assert said.count("done already") == 3 and said.count("ckpt-verify digest") == 1
+    assert "ckpt-verify digest" not in prepared(prepare, models, copy).stdout
+    prepared(prepare, models, golden_b, check=2)
+    for path in copy.iterdir():
+        path.unlink()
+    shutil.copytree(golden_b, copy, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    assert "was made from" in prepared(prepare, models, copy, check=2).stderr
+    shutil.rmtree(copy)                    # whoever has its results may remove it
+    assert prepared(prepare, models, copy).stdout.count("done already") == 3

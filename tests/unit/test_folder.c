@@ -273,7 +273,7 @@ static void test_what_cannot_be_read_is_told_by_the_folders_names(void **state)
     memory_tree_load(&tree, GOLDEN);
     memory_tree_remove(&tree, "model-00004-of-00005.safetensors");
     assert_refused(&tree, NULL, "'memory://tree/model.safetensors.index.json' names 5 files, of "
-                                "which 1 do not exist; the first is "
+                                "which 1 does not exist; the first is "
                                 "'model-00004-of-00005.safetensors'");
     memory_tree_release(&tree);
     memory_tree_put(&tree, "model.pth", "PK", 2);
