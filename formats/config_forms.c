@@ -40,7 +40,7 @@ static ckpt_code put_ratios(forms *f)
 
     if (!json_is_array(types))
         return ckpt_fail(f->err, CKPT_E_FORMAT,
-                         "config.json has neither 'compress_ratios' nor 'layer_types'");
+                         "the config has neither 'compress_ratios' nor 'layer_types'");
     if (json_u64(json_member(f->config, "num_hidden_layers"), &layers) &&
         json_count(types) != layers)
         return ckpt_fail(f->err, CKPT_E_FORMAT,

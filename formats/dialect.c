@@ -124,9 +124,11 @@ static ckpt_code look_for_argument(const ckpt_checkpoint *c, const map_dialect *
         config_number(config_member(config, dialect->arg), &configured);
     if (told == configured)
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_FORMAT, "'%s': the arguments of the run have %s %llu, but "
-                     "config.json has %llu, and values depend on it", c->place.path, dialect->arg,
-                     (unsigned long long)told, (unsigned long long)configured);
+    return ckpt_fail(err, CKPT_E_FORMAT,
+                     "'%s': the arguments of the run have %s %llu, but "
+                     "%s has %llu, and values depend on it",
+                     c->place.path, dialect->arg, (unsigned long long)told,
+                     checkpoint_config_name(c), (unsigned long long)configured);
 }
 
 /* The dialect that a stored argument implies, else that of --dialect, else NULL. --dialect comes

@@ -25,8 +25,9 @@ static ckpt_code check_nesting(const json_value *config, ckpt_error *err)
             if (config_member_here(part, CONFIG_LAYER_COUNT) == NULL &&
                 config_member_here(config_member_here(part, inner), CONFIG_LAYER_COUNT) != NULL)
                 return ckpt_fail(err, CKPT_E_FORMAT,
-                                 "config.json describes its language model in '%s.%s': expected "
-                                 "it in '%s'", outer, inner, outer);
+                                 "the config describes its language model in '%s.%s': expected "
+                                 "it in '%s'",
+                                 outer, inner, outer);
         }
     return CKPT_OK;
 }
@@ -183,9 +184,17 @@ static ckpt_code try_map(ckpt_checkpoint *c, const ckpt_builtin_map *text, map_s
 {
     const json_value *config = c->config == NULL ? NULL : json_root(c->config);
     ckpt_map *map;
-    ckpt_code code = make_map(text, config, &map, err);
+    ckpt_code code = map_parse(text->text, text->text_bytes, text->name, &map, err);
     map_fit fit = { 0, 0 };
 
+    if (code != CKPT_OK)
+        return code;
+    if (!map_suits(c, map)) { /* nor is the config asked for what only it needs */
+        map_free(map);
+        return CKPT_OK;
+    }
+    if ((code = map_bind(map, config, err)) != CKPT_OK)
+        map_free(map);
     if (code == CKPT_E_FORMAT && search->family == NULL)
         return CKPT_OK;            /* of a family whose config this is not */
     if (code != CKPT_OK)
@@ -195,9 +204,8 @@ static ckpt_code try_map(ckpt_checkpoint *c, const ckpt_builtin_map *text, map_s
         map_free(map);
         return code;
     }
-    if (map_suits(c, map))
-        fit = map_score(map, store_names(c->store));
-    if (!map_suits(c, map) || (c->map != NULL && !fits_better(fit, search->best))) {
+    fit = map_score(map, store_names(c->store));
+    if (c->map != NULL && !fits_better(fit, search->best)) {
         map_free(map);
         return CKPT_OK;
     }

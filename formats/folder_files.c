@@ -2,11 +2,13 @@
  * folder_files.c: reads the files beside the tensors for all formats: config.json, and the list of
  * files that a conversion copies unchanged.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "format.h"
 #include "given_config.h"
 #include "hf.h"
+#include "libckpt/text.h"
 
 /* Parse a file of the folder, if it is there; its text is kept in *bytes unless that is NULL. */
 static ckpt_code read_document(const ckpt_checkpoint *c, const char *name, char **bytes,
@@ -41,6 +43,10 @@ ckpt_code checkpoint_take_config(ckpt_checkpoint *out, ckpt_error *err)
     if (out->config != NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' has a config.json: leave out --config",
                          out->place.path);
+    if (asprintf(&out->config_name, "'%s'", given) < 0) {
+        out->config_name = NULL;
+        return ckpt_fail_memory(err, "a path", strlen(given));
+    }
     if ((code = given_config_read(given, &out->config_text, &size, err)) != CKPT_OK ||
         (code = json_parse(out->config_text, size, given, &out->config,
                            err)) != CKPT_OK)
@@ -92,6 +98,39 @@ void checkpoint_mix_beside(const ckpt_checkpoint *c, hash128 *sum)
         checkpoint_mix_file(c->place.folder, c->extras.names[i], sum);
 }
 
+/* Names of weights in the folder itself that are no files. */
+typedef struct {
+    const ckpt_folder *folder;
+    const char *ending;
+    const file_list *files;
+    ckpt_code code;
+    ckpt_error *err;
+} others_finder;
+
+static int look_at_entry(void *context, const char *name)
+{
+    others_finder *f = context;
+    ckpt_file *file = NULL;
+
+    if (name[0] == '.' || !text_ends_with(name, f->ending))
+        return 0;
+    for (size_t i = 0; i < f->files->count; i++)
+        if (strcmp(f->files->names[i], name) == 0)
+            return 0;
+    f->code = folder_open_file(f->folder, name, &file, f->err);
+    file_close(file, NULL);
+    return f->code != CKPT_OK;
+}
+
+/* Refuse a folder, a pipe or a device with the name of a file of weights. */
+static ckpt_code check_entries(const ckpt_checkpoint *c, const file_list *files, ckpt_error *err)
+{
+    others_finder finder = { c->place.folder, c->format->ending, files, CKPT_OK, err };
+    const ckpt_code code = folder_list(c->place.folder, look_at_entry, &finder, err);
+
+    return code == CKPT_OK ? finder.code : code;
+}
+
 ckpt_code checkpoint_take_extras(ckpt_checkpoint *out,
                                  file_role (*role_of)(void *context, const char *name),
                                  void *context, ckpt_error *err)
@@ -99,6 +138,8 @@ ckpt_code checkpoint_take_extras(ckpt_checkpoint *out,
     file_list list;
     ckpt_code code = folder_list_tree(out->place.folder, &list, err);
 
+    if (code == CKPT_OK && out->format->ending != NULL && !out->has_index) /* which names them */
+        code = check_entries(out, &list, err);
     for (size_t i = 0; i < list.count && code == CKPT_OK; i++) {
         const file_role role = role_of(context, list.names[i]);
 

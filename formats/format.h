@@ -39,6 +39,7 @@ struct ckpt_checkpoint {
     ckpt_store *store;              /* files open for reading */
     char *config_text;              /* config.json, or NULL */
     json_document *config;          /* the same, parsed */
+    char *config_name;              /* see checkpoint_config_name */
     json_document *modelopt;        /* CONFIG_MODELOPT_FILE, or NULL */
     file_list extras;               /* other files, relative: tokenizer, code, cards */
     file_list unread;               /* weight files not listed in the index, or in a sub-folder */
@@ -85,6 +86,7 @@ typedef struct {
 typedef struct {
     int with_index;                 /* even if a single file needs none */
     const json_value *config;       /* of the source */
+    const char *config_name;        /* see checkpoint_config_name */
     const char *config_text;        /* config.json as it will be written: encodings of the target */
     const ckpt_map *map;            /* of the target's names; NULL: tensors keep their names */
     const ckpt_catalog *targets;    /* logical tensors, in their target encodings */
@@ -100,6 +102,7 @@ struct ckpt_format {
     const char *name;
     /* Naming style of the maps for this format: "mp"; NULL: any map without shard lines. */
     const char *const *map_names;
+    const char *ending; /* of the names of its files of weights; NULL: several */
     /* The dtype of all weights in this layout; CKPT_NONE: any, also quantised. */
     ckpt_dtype weights;
     int no_f32;                     /* 1: its readers accept no weights in F32 */
@@ -185,6 +188,8 @@ ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
 
 /* The config that was given with --config, if any, for a format that reads a file alone. */
 ckpt_code checkpoint_take_config(ckpt_checkpoint *out, ckpt_error *err);
+/* In errors: config.json, or what was given with --config, in quotes. Borrowed. */
+const char *checkpoint_config_name(const ckpt_checkpoint *c);
 
 /* The quantisation scheme that config.json and CONFIG_MODELOPT_FILE describe. */
 config_scheme checkpoint_scheme(const ckpt_checkpoint *c);

@@ -556,6 +556,7 @@ out:
 
 const ckpt_format format_hf = {
     .name = "hf",
+    .ending = SAFETENSORS_SUFFIX,
     .detect = detect_directory,
     .open = open_directory,
     .file_name = hf_file_name,

@@ -449,6 +449,7 @@ static ckpt_code finish(ckpt_store *store, const format_target *target, ckpt_err
 const ckpt_format format_mp = {
     .name = "mp",
     .map_names = map_names,
+    .ending = SAFETENSORS_SUFFIX,
     .no_f32 = 1,
     .detect = detect,
     .open = open_directory,

@@ -69,8 +69,8 @@ static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, c
     if (official != 0 && !is_other &&
         (scheme.has_odd_block || (scheme.encodings != 0 && !(scheme.encodings & official))))
         return ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s': config.json has a weight_block_size other than that of family %s",
-                         c->place.path, c->map->family);
+                         "'%s': %s has a weight_block_size other than that of family %s",
+                         c->place.path, checkpoint_config_name(c), c->map->family);
     out->lenient = c->options.lenient;
     out->keep_copies = c->options.keep_copies;
     out->u8_scales = c->options.u8_scales || scheme.has_u8_scales;
@@ -101,6 +101,15 @@ static const char *path_of(const ckpt_checkpoint *c, const ckpt_tensor *t)
     return f->file != NULL ? file_path(f->file) : f->name;
 }
 
+/* The config is wrong: name the file that was given, or the checkpoint that has it. */
+static ckpt_code fail_config(const ckpt_checkpoint *c, ckpt_code code, ckpt_error *err)
+{
+    if (err == NULL)
+        return code;
+    return c->config_name == NULL ? ckpt_fail(err, code, "'%s': %s", c->place.path, err->text)
+                                  : ckpt_fail(err, code, "%s: %s", c->config_name, err->text);
+}
+
 static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, ckpt_error *err)
 {
     const int64_t i = ckpt_catalog_find(c->reading.logical, expected->name);
@@ -111,13 +120,15 @@ static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, 
                   (c->has_no_mtp && family_may_lack(c->family, expected->name))))
         return CKPT_OK;
     if (i < 0 && !c->options.lenient)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which config.json requires",
-                         c->place.path, expected->name);
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which %s requires",
+                         c->place.path, expected->name, checkpoint_config_name(c));
     if (i < 0)
         return note_add(&c->notes, err, "missing tensor '%s'", expected->name);
     got = ckpt_catalog_at(c->reading.logical, (size_t)i);
     if ((code = catalog_check_same(got, expected, "", err)) != CKPT_OK && err != NULL)
-        return ckpt_fail(err, code, "'%s': %s", path_of(c, got), err->text);
+        return c->config_name == NULL ? ckpt_fail(err, code, "'%s': %s", path_of(c, got), err->text)
+                                      : ckpt_fail(err, code, "'%s': %s, by %s", path_of(c, got),
+                                                  err->text, c->config_name);
     return code;
 }
 
@@ -173,9 +184,9 @@ static ckpt_code check_members(ckpt_checkpoint *c, const ckpt_catalog *optional,
             continue;
         if (!c->options.lenient && !c->options.keep_copies && !family_keeps_others(c->family))
             return ckpt_fail(err, CKPT_E_FORMAT,
-                             "unexpected tensor '%s': family '%s' with this config.json does not "
-                             "have it",
-                             name, family_name(c->family));
+                             "unexpected tensor '%s': family '%s' with %s%s does not have it", name,
+                             family_name(c->family), c->config_name == NULL ? "this " : "",
+                             checkpoint_config_name(c));
         if (count++ == 0)
             first = name;
     }
@@ -194,7 +205,7 @@ static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
     ckpt_code code;
 
     if ((code = family_expand(c->family, config, &c->official, err)) == CKPT_E_FORMAT)
-        return ckpt_fail(err, code, "'%s': %s", c->place.path, err == NULL ? "" : err->text);
+        return fail_config(c, code, err);
     if (code != CKPT_OK || (code = look_for_blocks(c, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
@@ -338,13 +349,28 @@ static ckpt_code complete_config(ckpt_checkpoint *c, ckpt_error *err)
         return CKPT_OK;
     code = config_complete(c->config_text, json_root(c->config), count_drafters(c), &completed,
                            err);
-    if (code == CKPT_E_FORMAT && err != NULL)
-        return ckpt_fail(err, code, "'%s': %s", c->place.path, err->text);
+    if (code == CKPT_E_FORMAT)
+        return fail_config(c, code, err);
     if (completed != NULL) {
         json_free(c->config);
         c->config = completed;
     }
     return code;
+}
+
+const char *checkpoint_config_name(const ckpt_checkpoint *c)
+{
+    return c->config_name == NULL ? "config.json" : c->config_name;
+}
+
+/* The numbers of a map are the config's. */
+static ckpt_code find_own_map(ckpt_checkpoint *c, ckpt_error *err)
+{
+    const ckpt_code code = checkpoint_find_own_map(c, err);
+
+    return code == CKPT_E_FORMAT && c->config != NULL && c->options.map_file == NULL
+               ? fail_config(c, code, err)
+               : code;
 }
 
 static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
@@ -355,11 +381,9 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
         return code;
     if (ckpt_catalog_count(c->store->catalog) == 0)
         return ckpt_fail(err, CKPT_E_FORMAT, "'%s' has no tensors", c->place.path);
-    if ((code = make_stored(c, err)) != CKPT_OK ||
-        (code = checkpoint_find_own_map(c, err)) != CKPT_OK ||
+    if ((code = make_stored(c, err)) != CKPT_OK || (code = find_own_map(c, err)) != CKPT_OK ||
         (c->options.map_file == NULL && (code = dialect_settle(c, err)) != CKPT_OK) ||
-        (code = complete_config(c, err)) != CKPT_OK ||
-        (code = read_by_map(c, err)) != CKPT_OK ||
+        (code = complete_config(c, err)) != CKPT_OK || (code = read_by_map(c, err)) != CKPT_OK ||
         (code = note_rows_left_out(c, err)) != CKPT_OK ||
         (code = note_bare_codes(c, err)) != CKPT_OK ||
         (code = checkpoint_remark(c, err)) != CKPT_OK)
@@ -480,6 +504,7 @@ void ckpt_close(ckpt_checkpoint *checkpoint)
     map_free(checkpoint->map);
     family_free(checkpoint->family);
     json_free(checkpoint->config);
+    free(checkpoint->config_name);
     json_free(checkpoint->modelopt);
     free(checkpoint->config_text);
     file_list_free(&checkpoint->extras);

@@ -10,6 +10,7 @@
 #include "memory.h"
 #include "size.h"
 #include "tensor_class.h"
+#include "text.h"
 
 /* Limit of the steps of an expansion: every tensor, and as many lines that make none. Lower when
  * fuzzing, where long expansions would take most of the time. */
@@ -146,8 +147,8 @@ static ckpt_code term_value(expander *x, const family_term *term, uint64_t *out)
     }
     if (term->is_element) {
         if (*out >= x->value[term->list])
-            return FAIL(x, "config list '%s' has %llu elements, no element %llu",
-                        list_word(x, term->list), llu(x->value[term->list]), llu(*out));
+            return FAIL(x, "config list '%s' has %s, no element %llu", list_word(x, term->list),
+                        text_count(x->value[term->list], "element", "elements").text, llu(*out));
         *out = x->list[term->list][*out];
     }
     return CKPT_OK;

@@ -281,6 +281,12 @@ static int find_below(const ckpt_folder *folder, char out[256])
     return finder.first.is_found;
 }
 
+static int is_any(const char *name)
+{
+    (void)name;
+    return 1;
+}
+
 static int recognise_folder(const ckpt_folder *folder, char out[RECOGNISE_BYTES])
 {
     static const struct {
@@ -299,6 +305,7 @@ static int recognise_folder(const ckpt_folder *folder, char out[RECOGNISE_BYTES]
         { ".msgpack", "is a Flax file, which is not supported: save the model as safetensors" },
     };
     char name[256];
+    int has_names;
 
     if (recognise_cache(folder, out))
         return 1;
@@ -317,6 +324,8 @@ static int recognise_folder(const ckpt_folder *folder, char out[RECOGNISE_BYTES]
     else if (folder_has(folder, "mp_rank_00") || folder_has(folder, "mp_rank_00_000"))
         snprintf(out, RECOGNISE_BYTES, "is a Megatron checkpoint in the older format 'torch', "
                                        "which is not supported: save it as torch_dist");
+    else if (folder_find_name(folder, is_any, &has_names, NULL) == CKPT_OK && !has_names)
+        snprintf(out, RECOGNISE_BYTES, "is an empty folder");
     else if (find_below(folder, name))
         snprintf(out, RECOGNISE_BYTES, "contains folders, not a checkpoint: use one of them, such "
                                        "as '%.100s'", name);

@@ -294,8 +294,10 @@ static ckpt_code open_model(run_job *job, ckpt_error *err)
             "build", opt.backend);
     if ((code = run_devices_choose(&devices, &model, &job->devices, err)) != CKPT_OK)
         return code;
-    return run_open(ckpt_logical(job->checkpoint), &job->settings.config, &model, &job->model,
-                    err);
+    code = run_open(ckpt_logical(job->checkpoint), &job->settings.config, &model, &job->model, err);
+    return code == CKPT_E_FORMAT && opt.config != NULL
+               ? ckpt_fail(err, code, "%s, with --config '%s'", err->text, opt.config)
+               : code;
 }
 
 static ckpt_code open_results(run_job *job, ckpt_error *err)

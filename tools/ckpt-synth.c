@@ -111,7 +111,12 @@ static ckpt_code read_config(synth_job *job, const char *path, ckpt_error *err)
         code = output_check_apart(path, opt.config, err);
     if (code == CKPT_OK)
         code = given_config_read(opt.config, &job->text, &size, err);
-    return code == CKPT_OK ? json_parse(job->text, size, opt.config, &job->config, err) : code;
+    if (code != CKPT_OK ||
+        (code = json_parse(job->text, size, opt.config, &job->config, err)) != CKPT_OK)
+        return code;
+    return json_is_object(json_root(job->config))
+               ? CKPT_OK
+               : ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not an object", opt.config);
 }
 
 static ckpt_code edit(synth_job *job, const char *key, const char *value, ckpt_error *err)
@@ -244,24 +249,33 @@ static ckpt_code fail_family(ckpt_error *err)
                      opt.config, known);
 }
 
+/* The tensors that the config requires, and how they are called. */
+static ckpt_code plan_names(synth_job *job, ckpt_error *err)
+{
+    const json_value *config = json_root(job->config);
+    ckpt_code code;
+
+    if ((code = checkpoint_find_family(config, &job->family, err)) != CKPT_OK)
+        return code;
+    if (job->family == NULL)
+        return fail_family(err);
+    if ((code = family_expand(job->family, config, &job->logical, err)) != CKPT_OK)
+        return code;
+    return checkpoint_find_map(family_name(job->family), family_names(job->family, config), config,
+                               &job->map, err);
+}
+
 static ckpt_code plan(synth_job *job, const char *path, ckpt_error *err)
 {
     ckpt_code code;
 
     if ((code = read_config(job, path, err)) != CKPT_OK ||
         (code = output_check(path, format_hf.name, opt.overwrite, err)) != CKPT_OK ||
-        (code = cut_layers(job, err)) != CKPT_OK ||
-        (code = checkpoint_find_family(json_root(job->config), &job->family, err)) != CKPT_OK)
+        (code = cut_layers(job, err)) != CKPT_OK)
         return code;
-    if (job->family == NULL)
-        return fail_family(err);
-    if ((code = family_expand(job->family, json_root(job->config), &job->logical, err)) != CKPT_OK)
-        return code;
-    code = checkpoint_find_map(family_name(job->family),
-                               family_names(job->family, json_root(job->config)),
-                               json_root(job->config), &job->map, err);
-    if (code != CKPT_OK)
-        return code;
+    if ((code = plan_names(job, err)) != CKPT_OK)
+        return code == CKPT_E_FORMAT ? ckpt_fail(err, code, "'%s': %s", opt.config, err->text)
+                                     : code;
     if ((job->store = store_create(path)) == NULL)
         return ckpt_fail_memory(err, "a plan", sizeof *job->store);
     if ((code = add_files(job, err)) != CKPT_OK ||

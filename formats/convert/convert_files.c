@@ -178,6 +178,7 @@ format_target job_plan_target(const job_plan *plan)
     return (format_target){
         .with_index = plan->with_index,
         .config = plan->source->config == NULL ? NULL : json_root(plan->source->config),
+        .config_name = checkpoint_config_name(plan->source),
         .config_text = plan->config_text,
         .map = plan->map,
         .targets = plan->targets,

@@ -220,9 +220,9 @@ static ckpt_code check_filling(const job_plan *plan, const ckpt_tensor *t, ckpt_
                   family_has_optional(source->family, json_root(source->config), t->name)))
         return CKPT_OK;
     if (o < 0)
-        return ckpt_fail(err, CKPT_E_USAGE,
-                         "tensor '%s' of '%s' is not required by config.json of '%s'",
-                         t->name, plan->options.fill_from, plan->options.source);
+        return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' of '%s' is not required by %s of '%s'",
+                         t->name, plan->options.fill_from, checkpoint_config_name(source),
+                         plan->options.source);
     snprintf(where, sizeof where, " of '%s'", plan->options.fill_from);
     return catalog_check_same(t, ckpt_catalog_at(source->official, (size_t)o), where, err);
 }
@@ -245,8 +245,9 @@ static ckpt_code check_filled(const job_plan *plan, ckpt_error *err)
 
         if (ckpt_catalog_find(picked, name) < 0 && find_reason(plan, name) == NULL)
             code = ckpt_fail(err, CKPT_E_USAGE,
-                             "neither '%s' nor '%s' has tensor '%s', which config.json requires",
-                             plan->options.source, plan->options.fill_from, name);
+                             "neither '%s' nor '%s' has tensor '%s', which %s requires",
+                             plan->options.source, plan->options.fill_from, name,
+                             checkpoint_config_name(plan->source));
     }
     return code;
 }

@@ -397,11 +397,12 @@ static ckpt_code open_model(ckpt_checkpoint *out, ckpt_error *err)
 const ckpt_format format_gguf = {
     .name = "gguf",
     .map_names = map_names,
+    .ending = GGUF_SUFFIX,
     .detect = detect,
     .open = open_model,
     .read_vocabulary = read_vocabulary,
     .file_name = gguf_file_name,
-    .file_bytes = 48 * UINT64_C(1000000000),     /* hubs take 50 GB */
+    .file_bytes = 48 * UINT64_C(1000000000), /* hubs take 50 GB */
     .checks_ids = 1,
     .form = gguf_form,
     .lay_out = gguf_lay_out,

@@ -24,8 +24,8 @@ typedef struct {
 
 static ckpt_code fail_member(const model_writer *m, const gguf_line *line, const char *what)
 {
-    return ckpt_fail(m->err, CKPT_E_USAGE, "config.json: '%s' %s, which the key '%s' of GGUF needs",
-                     line->member, what, line->key);
+    return ckpt_fail(m->err, CKPT_E_USAGE, "%s: '%s' %s, which the key '%s' of GGUF needs",
+                     m->target->config_name, line->member, what, line->key);
 }
 
 static const json_value *find(const model_writer *m, const gguf_line *line)

@@ -70,8 +70,8 @@ ckpt_code gguf_tokens_put(gguf_put *p, const format_target *target, ckpt_error *
                          "give --without-tokenizer");
     if (!config_number(config_member(target->config, "vocab_size"), &place.vocab_size) ||
         place.vocab_size == 0 || place.vocab_size > VOCABULARY_MAX)
-        return ckpt_fail(err, CKPT_E_USAGE, "config.json: 'vocab_size' is not the size of a "
-                         "vocabulary");
+        return ckpt_fail(err, CKPT_E_USAGE, "%s: 'vocab_size' is not the size of a vocabulary",
+                         target->config_name);
     if ((code = tokenizer_files_read(&place, &v, err)) == CKPT_OK) {
         put_tokens(p, &v, place.vocab_size);
         put_settings(p, &v);

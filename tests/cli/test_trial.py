@@ -19,6 +19,27 @@ from conftest import BUILD, run_tool
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
 
 
+def make_configs(folder):
+    """Wrong ones, for --config."""
+    good = json.loads((folder / "tiny" / "config.json").read_text())
+    for name, text in (("none", ""), ("list", "[1]"), ("bare", '{"model_type": "deepseek_v4"}'),
+                       ("layers", {"num_hidden_layers": "x"}), ("list1", {"compress_ratios": [1]}),
+                       ("experts", {"n_routed_experts": 3}),
+                       ("deep", {"num_hidden_layers": 3, "compress_ratios": [0, 0, 4, 0]})):
+        (folder / f"w-{name}").write_text(text if isinstance(text, str)
+                                          else json.dumps({**good, **text}))
+
+
+def make_folders(folder):
+    """What has a name of weights and is none."""
+    for name in ("hf/model.safetensors", "gguf/a.gguf", "mp/model0-mp2.safetensors",
+                 "some/b.safetensors", "pipe"):
+        (folder / "folders" / name).mkdir(parents=True)
+    os.mkfifo(folder / "folders" / "pipe" / "a.safetensors")
+    shutil.copy(next((folder / "tiny").glob("*.safetensors")),
+                folder / "folders" / "some" / "a.safetensors")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trial")
@@ -57,6 +78,8 @@ def place(tmp_path_factory):
     (folder / "cache" / "models--a--b" / "refs" / "main").write_text("0123" * 10)
     (folder / "broken").symlink_to("nowhere")
     (folder / "p.json").write_text("[[1, 2, 3]]")
+    make_configs(folder)
+    make_folders(folder)
     (folder / "map.txt").write_text("nonsense\n")
     return folder
 
@@ -411,6 +434,32 @@ ckpt-download a/b --local-dir p.json | 'p.json' is a file: '--local-dir' and '--
 ckpt-download a/b --local-dir=~/V4 | begins with a ~ that no shell has replaced
 ckpt-download a/b --revision= --local-dir D | '--revision' is empty
 ckpt-download a/b --tries 99999999999999999999 | expected a whole number
+"""
+
+
+# of a fifth: wrong configs are named as they were given, and what has a name of weights and is none
+TRIAL += """\
+ckpt-convert --config w-none bare out | 'w-none' is not valid JSON
+ckpt-convert --config w-list bare out | 'w-list' is not an object
+ckpt-synth --config w-list out | 'w-list' is not an object
+ckpt-convert --config w-bare bare out | 'w-bare': the config has neither 'compress_ratios' nor
+ckpt-synth --config w-bare out | 'w-bare': config member 'vocab_size' is missing
+ckpt-convert --config w-layers bare out | 'w-layers': config member 'num_hidden_layers' is not a non
+ckpt-shard --layout hf --config w-layers bare out | 'w-layers': config member 'num_hidden_layers'
+ckpt-inspect --config w-layers bare | 'w-layers': config member 'num_hidden_layers' is not a non
+ckpt-verify digest --config w-layers bare | 'w-layers': config member 'num_hidden_layers' is not
+ckpt-synth --config w-layers out | 'w-layers': config member 'num_hidden_layers' is not a non
+ckpt-run --tokens p.json --config w-layers tiny | 'w-layers': 'num_hidden_layers' is not an integer
+ckpt-convert --config w-list1 bare out | 'w-list1': config list 'compress_ratios' has 1 element, no
+ckpt-convert --config w-experts bare out | [16, 256], expected BF16 [3, 256], by 'w-experts'
+ckpt-run --tokens p.json --config w-experts tiny | expected [3, 256], with --config 'w-experts'
+ckpt-convert --config w-deep bare out | lacks tensor 'layers.2. | which 'w-deep' requires
+ckpt-inspect folders/hf | 'folders/hf/model.safetensors': expected a file, got a directory
+ckpt-convert folders/some out | 'folders/some/b.safetensors': expected a file, got a directory
+ckpt-inspect folders/gguf | 'folders/gguf/a.gguf': expected a file, got a directory
+ckpt-inspect folders/mp | 'folders/mp/model0-mp2.safetensors': expected a file, got a directory
+ckpt-inspect folders/pipe | 'folders/pipe/a.safetensors': expected a file, got a named pipe
+ckpt-inspect folders/hf/model.safetensors | is an empty folder
 """
 
 
