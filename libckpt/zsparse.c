@@ -187,18 +187,27 @@ static inline void cut_before(block_cut *cut, size_t at)
     cut->begin = at;
 }
 
-/* Name the lengths, and count the names. */
+/* Name the lengths, and count the names: in two lots, as a count that has just changed is slow to
+ * change again, and most lengths of literals are the same. */
 static void take_codes(zsparse *z)
 {
-    memset(z->literals_code.counts, 0, sizeof z->literals_code.counts);
-    memset(z->match_code.counts, 0, sizeof z->match_code.counts);
-    for (size_t i = 0; i < z->sequence_count; i++) {
-        sequence *s = &z->sequences[i];
+    uint32_t literals[2][ZFSE_SYMBOLS_MAX] = { { 0 } };
+    uint32_t match[2][ZFSE_SYMBOLS_MAX] = { { 0 } };
+    const size_t count = z->sequence_count;
 
-        s->literals_code = (uint8_t)code_of_literals(s->literals);
-        s->match_code = (uint8_t)code_of_match(s->match);
-        z->literals_code.counts[s->literals_code]++;
-        z->match_code.counts[s->match_code]++;
+    for (size_t i = 0; i < count; i++) {
+        sequence *s = &z->sequences[i];
+        const unsigned lc = code_of_literals(s->literals);
+        const unsigned mc = code_of_match(s->match);
+
+        s->literals_code = (uint8_t)lc;
+        s->match_code = (uint8_t)mc;
+        literals[i & 1][lc]++;
+        match[i & 1][mc]++;
+    }
+    for (size_t c = 0; c < ZFSE_SYMBOLS_MAX; c++) {
+        z->literals_code.counts[c] = literals[0][c] + literals[1][c];
+        z->match_code.counts[c] = match[0][c] + match[1][c];
     }
 }
 
@@ -377,38 +386,55 @@ static unsigned char *put_sequence_count(size_t count, unsigned char *to)
     return to + 2;
 }
 
-/* Encoded from the last to the first, as the decoder reads from the end. */
-static unsigned char *put_bits(const zsparse *z, unsigned char *to)
+static inline void add_extra_bits(const sequence *s, zbits *b)
 {
-    const length_code *literals = &z->literals_code;
-    const length_code *match = &z->match_code;
-    unsigned literals_state = 0;
-    unsigned match_state = 0;
+    const unsigned literals_extra = literals_bits[s->literals_code];
+    const unsigned match_extra = match_bits[s->match_code];
+
+    zbits_add(b, s->literals & ((1u << literals_extra) - 1), literals_extra);
+    zbits_add(b, s->match & ((1u << match_extra) - 1), match_extra);
+    zbits_flush(b);
+}
+
+/* Encoded from the last to the first, as the decoder reads from the end. Inline, for each of the
+ * modes: with what it does not need left out, both states stay in registers. */
+static inline __attribute__((always_inline)) unsigned char *put_states(const zsparse *z,
+                                                                       int has_literals,
+                                                                       int has_match,
+                                                                       unsigned char *to)
+{
+    const zfse *literals = z->literals_code.fse;
+    const zfse *match = z->match_code.fse;
+    const sequence *first = z->sequences;
+    const sequence *s = first + z->sequence_count - 1;
+    unsigned match_state = has_match ? zfse_begin(match, s->match_code) : 0;
+    unsigned literals_state = has_literals ? zfse_begin(literals, s->literals_code) : 0;
     zbits b = zbits_begin(to);
 
-    for (size_t i = z->sequence_count; i-- > 0;) {
-        const sequence *s = &z->sequences[i];
-        const unsigned literals_extra = literals_bits[s->literals_code];
-        const unsigned match_extra = match_bits[s->match_code];
-        const int is_last = i == z->sequence_count - 1;
-
-        if (match->mode != MODE_RLE)
-            match_state = is_last ? zfse_begin(match->fse, s->match_code)
-                                  : zfse_add(match->fse, match_state, s->match_code, &b);
-        if (literals->mode != MODE_RLE)
-            literals_state = is_last ? zfse_begin(literals->fse, s->literals_code)
-                                     : zfse_add(literals->fse, literals_state, s->literals_code,
-                                                &b);
-        zbits_add(&b, s->literals & ((1u << literals_extra) - 1), literals_extra);
-        zbits_add(&b, s->match & ((1u << match_extra) - 1), match_extra);
-        zbits_flush(&b);
+    add_extra_bits(s, &b);
+    while (s > first) {
+        s--;
+        if (has_match)
+            match_state = zfse_add(match, match_state, s->match_code, &b);
+        if (has_literals)
+            literals_state = zfse_add(literals, literals_state, s->literals_code, &b);
+        add_extra_bits(s, &b);
     }
-    if (match->mode != MODE_RLE)
-        zfse_end(match->fse, match_state, &b);
-    if (literals->mode != MODE_RLE)
-        zfse_end(literals->fse, literals_state, &b);
+    if (has_match)
+        zfse_end(match, match_state, &b);
+    if (has_literals)
+        zfse_end(literals, literals_state, &b);
     zbits_flush(&b);
     return zbits_end(&b);
+}
+
+static unsigned char *put_bits(const zsparse *z, unsigned char *to)
+{
+    const int has_literals = z->literals_code.mode != MODE_RLE;
+
+    if (z->match_code.mode == MODE_RLE)
+        return has_literals ? put_states(z, 1, 0, to) : put_states(z, 0, 0, to);
+    return has_literals ? put_states(z, 1, 1, to) : put_states(z, 0, 1, to);
 }
 
 static unsigned char *put_sequences(zsparse *z, unsigned char *to)
