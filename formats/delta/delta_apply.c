@@ -54,19 +54,15 @@ static ckpt_code end_proof(apply_job *job, ckpt_code code, ckpt_error *err)
     const int is_needed = code == CKPT_OK || code == CKPT_E_FORMAT || code == CKPT_E_DIFFERENT;
     delta_proof *proof = job->proof;
     ckpt_code proven = CKPT_OK;
-    ckpt_error error;
 
     job->proof = NULL;
     if (proof == NULL)
         return code;
     if (is_needed || delta_proof_has_failed(proof))
-        proven = delta_proof_end(proof, &error);
+        proven = delta_proof_end(proof, err);
     else
         delta_proof_abort(proof);
-    if (proven == CKPT_OK)
-        return code;
-    *err = error;
-    return proven;
+    return proven == CKPT_OK ? code : proven;
 }
 
 /* ---- tensors ---- */

@@ -195,7 +195,8 @@ static ckpt_code run_files(frame_job *job, uint64_t thread_count, ckpt_error *er
     free(threads);
     for (uint32_t i = 0; i < job->count; i++)
         if (job->files[i].code != CKPT_OK) {
-            *err = job->files[i].error;
+            if (err != NULL)
+                *err = job->files[i].error;
             return job->files[i].code;
         }
     return CKPT_OK;

@@ -58,7 +58,7 @@ ckpt_code delta_proof_end(delta_proof *p, ckpt_error *err)
     if (p->has_thread)
         pthread_join(p->thread, NULL);
     code = p->code;
-    if (code != CKPT_OK)
+    if (code != CKPT_OK && err != NULL)
         *err = p->error;
     free(p);
     return code;
@@ -66,10 +66,8 @@ ckpt_code delta_proof_end(delta_proof *p, ckpt_error *err)
 
 void delta_proof_abort(delta_proof *p)
 {
-    ckpt_error unused;
-
     if (p == NULL)
         return;
     atomic_store(&p->is_aborted, 1);
-    delta_proof_end(p, &unused);
+    delta_proof_end(p, NULL);
 }
