@@ -92,7 +92,11 @@ static cudaError_t create_streams(cuda_backend *cuda)
         for (cudaEvent_t &e : pair)
             if (error == cudaSuccess)
                 error = cudaEventCreate(&e);
-    return error;
+    if (error == cudaSuccess)
+        error = cudaEventCreate(&cuda->origin);
+    if (error == cudaSuccess)
+        error = cudaEventRecord(cuda->origin, cuda->copy);
+    return error == cudaSuccess ? cudaEventSynchronize(cuda->origin) : error;
 }
 
 static void free_parcel(cuda_parcel *p)
@@ -114,6 +118,8 @@ static void destroy_streams(cuda_backend *cuda)
         for (cudaEvent_t e : pair)
             if (e != nullptr)
                 cudaEventDestroy(e);
+    if (cuda->origin != nullptr)
+        cudaEventDestroy(cuda->origin);
     if (cuda->copy != nullptr)
         cudaStreamDestroy(cuda->copy);
     if (cuda->compute != nullptr)

@@ -67,8 +67,9 @@ struct run_weight {
     ckpt_tensor tensor;      /* rank 2; its shape has only the rows of this weight */
     cuda_block *block;
     cuda_weight view;
-    uint64_t missing_rows;   /* whose copy is not queued yet; under the owner's copy_lock */
-    cudaEvent_t arrived;     /* on the copying stream, after the last rows */
+    uint64_t epoch;          /* of the block's previous weight: copies wait for its end; or 0 */
+    std::mutex lock;
+    cudaEvent_t arrived;     /* all copies that are queued so far; under the lock */
     int is_awaited;          /* the computing stream already waits for `arrived` */
 };
 
@@ -76,6 +77,7 @@ struct run_weight {
 struct cuda_stage {
     run_stage base;
     struct cuda_backend *owner;
+    cudaStream_t fetch;      /* for kernels that fetch small tiles */
     cudaEvent_t begun;
     cudaEvent_t sent;
     int is_timed;            /* both events were recorded since the last wait */
@@ -191,11 +193,14 @@ struct cuda_backend {
     cuda_reading reading;
     char *scratch[3];        /* indexed by CUDA_SCRATCH_* */
     uint64_t scratch_bytes[3];
-    std::mutex copy_lock;    /* held while the copies and events of one tile are queued */
-    /* For lap; lap_lock guards copy_seconds and copy_bytes. */
+    std::mutex copy_lock;    /* held while the copies and events of one tile are queued on `copy` */
+    /* For lap; lap_lock guards the times and bytes of copies. Copies may overlap: copied_until is
+     * the end of the time in which any of them ran, in seconds after the event `origin`. */
     std::mutex lap_lock;
     double lap_begin;
     double copy_seconds;
+    double copied_until;
+    cudaEvent_t origin;
     uint64_t copy_bytes;
     cudaEvent_t waits[CUDA_WAITS][2];
     unsigned wait_count;

@@ -1,10 +1,14 @@
 /*
  * cuda_weights.cu: weights on the device.
  *
- * Threads read weights into pinned stages; the copying stream copies them to the device while the
+ * Threads read weights into pinned stages; other streams copy them to the device while the
  * computing stream works. The computing stream waits for each weight separately, so prefetched ones
- * delay nothing. All weights are in one region. If a block is reused, the copying stream waits for
- * the kernels that read the previous weight; the host does not.
+ * delay nothing. All weights are in one region. If a block is reused, the copies wait for the
+ * kernels that read the previous weight; the host does not.
+ *
+ * Large tiles go to the copy engine, one after the other. It takes microseconds for each copy, and
+ * threads that queue small ones wait for each other: small tiles are fetched by kernels, which each
+ * stage queues on a stream of its own.
  */
 #include "cuda_private.cuh"
 
@@ -13,6 +17,8 @@
 enum { ALIGNMENT = 256 };
 
 static const uint64_t REGION_SLACK = 1 << 20;    /* for alignment */
+static const uint64_t FETCH_MAX = 2 << 20;       /* bytes of the tiles that kernels fetch */
+static const double ORIGIN_AGE_MAX = 10;         /* seconds; times since then are floats */
 
 /* ---- blocks ---- */
 
@@ -116,22 +122,26 @@ static cuda_block *find_block(cuda_backend *cuda, uint64_t bytes)
     return nullptr;
 }
 
-/* Make the copying stream wait until the work of this epoch is done. */
-static cudaError_t await_epoch(cuda_backend *cuda, uint64_t epoch)
+/* The epoch that copies to a block have to wait for; 0: none, it is complete. The current epoch is
+ * ended. */
+static cudaError_t find_epoch(cuda_backend *cuda, uint64_t epoch, uint64_t *out)
 {
+    *out = 0;
     if (epoch == 0)
         return cudaSuccess;
-    if (epoch > cuda->epoch) {       /* the current epoch: end it */
+    if (epoch > cuda->epoch) {
         const ckpt_code code = cuda_next_epoch(cuda, nullptr);
 
         if (code != CKPT_OK)
             return cudaErrorUnknown;
     }
-    /* The event of an old epoch may have been reused for a later one, which ends after it. */
-    return cudaStreamWaitEvent(cuda->copy, cuda->epochs[epoch % CUDA_EPOCHS], 0);
+    if (cudaEventQuery(cuda->epochs[epoch % CUDA_EPOCHS]) != cudaSuccess)
+        *out = epoch;
+    cudaGetLastError();
+    return cudaSuccess;
 }
 
-static cudaError_t take_block(cuda_backend *cuda, uint64_t bytes, cuda_block **out)
+static cudaError_t take_block(cuda_backend *cuda, uint64_t bytes, cuda_block **out, uint64_t *epoch)
 {
     cuda_block *block = find_block(cuda, bytes);
     cudaError_t error;
@@ -139,7 +149,7 @@ static cudaError_t take_block(cuda_backend *cuda, uint64_t bytes, cuda_block **o
 
     if (block != nullptr) {
         *out = block;
-        return await_epoch(cuda, block->epoch);
+        return find_epoch(cuda, block->epoch, epoch);
     }
     if ((error = cuda_allocate(bytes, &memory)) != cudaSuccess)
         return error;
@@ -186,12 +196,14 @@ ckpt_code cuda_next_epoch(cuda_backend *cuda, ckpt_error *err)
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "an epoch", error);
 }
 
-/* Copies to the block may still be queued after a failed load. That is safe: the copies of the next
- * weight in this block are queued after them. */
+/* Copies to the block may still be queued if the weight was never used. The next weight in this
+ * block must not be copied before them. */
 void weight_free_cuda(run_backend *backend, run_weight *weight)
 {
     if (weight == nullptr)
         return;
+    if (!weight->is_awaited)
+        cudaEventSynchronize(weight->arrived);
     give_back(cuda_of(backend), weight->block);
     cudaEventDestroy(weight->arrived);
     delete weight;
@@ -231,12 +243,11 @@ ckpt_code weight_create_cuda(run_backend *backend, const ckpt_tensor *tensor, ui
     w->tensor.rank = 2;
     w->tensor.shape[0] = row_count;
     w->tensor.shape[1] = ckpt_tensor_cols(tensor);
-    w->missing_rows = row_count;
     data_bytes = size_div_up(ckpt_part_bytes(&w->tensor, CKPT_DATA), ALIGNMENT) * ALIGNMENT;
     bytes = data_bytes + ckpt_part_bytes(&w->tensor, CKPT_SCALE);
     bytes = size_div_up(size_max(bytes, 1), ALIGNMENT) * ALIGNMENT;
     if ((error = cudaEventCreateWithFlags(&w->arrived, cudaEventDisableTiming)) == cudaSuccess &&
-        (error = take_block(cuda, bytes, &w->block)) != cudaSuccess)
+        (error = take_block(cuda, bytes, &w->block, &w->epoch)) != cudaSuccess)
         cudaEventDestroy(w->arrived);
     if (error != cudaSuccess) {
         delete w;
@@ -247,37 +258,132 @@ ckpt_code weight_create_cuda(run_backend *backend, const ckpt_tensor *tensor, ui
     return CKPT_OK;
 }
 
-static cudaError_t send(cuda_backend *cuda, const uint8_t *to, const void *from, uint64_t bytes)
-{
-    return cudaMemcpyAsync(const_cast<uint8_t *>(to), from, bytes, cudaMemcpyHostToDevice,
-                           cuda->copy);
-}
+/* Bytes that are adjacent in a tile and in the weight. */
+struct cuda_piece {
+    uint8_t *to;
+    const uint8_t *from;
+    uint64_t bytes;
+};
 
-/* Small copies are slow, so copy data and scales at once if they are as far apart in the tile as on
- * the device, which is common for a whole weight. */
-static cudaError_t put_parts(run_weight *w, uint64_t row, uint64_t row_count,
+/* The pieces of a tile. */
+struct cuda_pieces {
+    cuda_piece of[2];
+    unsigned count;
+};
+
+/* Data and scales; one piece if they are as far apart in the tile as on the device, which is common
+ * for a whole weight. */
+static cuda_pieces pieces_of(const run_weight *w, uint64_t row, uint64_t row_count,
                              const ckpt_tile *tile)
 {
     const source_range range = { 0, row, row_count, SOURCE_WANT_ALL };
     const cuda_weight *v = &w->view;
+    uint8_t *to = const_cast<uint8_t *>(v->data);
+    uint8_t *scale_to = const_cast<uint8_t *>(v->scale);
     const uint8_t *data = static_cast<const uint8_t *>(tile->part[CKPT_DATA]);
     const uint8_t *scale = static_cast<const uint8_t *>(tile->part[CKPT_SCALE]);
-    const uint64_t data_bytes = row_count * v->row_bytes;
-    cudaError_t error;
+    cuda_pieces out = { { { to + row * v->row_bytes, data, row_count * v->row_bytes } }, 1 };
     uint64_t first;
     uint64_t count;
 
     if (w->tensor.scale_dtype == CKPT_NONE)
-        return send(w->owner, v->data + row * v->row_bytes, data, data_bytes);
+        return out;
     source_scale_rows(&w->tensor, &range, &first, &count);
-    if (row == 0 && scale > data && scale - data == v->scale - v->data)
-        return send(w->owner, v->data, data,
-                    static_cast<uint64_t>(scale - data) + count * v->scale_row_bytes);
-    error = send(w->owner, v->data + row * v->row_bytes, data, data_bytes);
-    if (error != cudaSuccess)
-        return error;
-    return send(w->owner, v->scale + first * v->scale_row_bytes, scale,
-                count * v->scale_row_bytes);
+    if (row == 0 && scale > data && scale - data == scale_to - to)
+        out.of[0].bytes = static_cast<uint64_t>(scale - data) + count * v->scale_row_bytes;
+    else
+        out.of[out.count++] = { scale_to + first * v->scale_row_bytes, scale,
+                                count * v->scale_row_bytes };
+    return out;
+}
+
+/* 1 if a kernel fetches these pieces. */
+static int is_fetched(const cuda_pieces &pieces)
+{
+    uint64_t bits = 0;
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < pieces.count; i++) {
+        const cuda_piece &p = pieces.of[i];
+
+        bits |= reinterpret_cast<uintptr_t>(p.to) | reinterpret_cast<uintptr_t>(p.from) | p.bytes;
+        bytes += p.bytes;
+    }
+    return bits % sizeof(uint4) == 0 && bytes <= FETCH_MAX;
+}
+
+/* All threads of the grid copy a piece together; each has four loads from the host on their way. */
+static __device__ void fetch_piece(const cuda_piece &piece)
+{
+    uint4 *to = reinterpret_cast<uint4 *>(piece.to);
+    const uint4 *from = reinterpret_cast<const uint4 *>(piece.from);
+    const uint64_t count = piece.bytes / sizeof(uint4);
+    const uint64_t step = (uint64_t)gridDim.x * blockDim.x;
+    uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+
+    for (; i + 3 * step < count; i += 4 * step) {
+        const uint4 four[4] = { from[i], from[i + step], from[i + 2 * step], from[i + 3 * step] };
+
+        for (unsigned j = 0; j < 4; j++)
+            to[i + j * step] = four[j];
+    }
+    for (; i < count; i += step)
+        to[i] = from[i];
+}
+
+static __global__ void fetch_pieces_kernel(cuda_pieces pieces)
+{
+    for (unsigned i = 0; i < pieces.count; i++)
+        fetch_piece(pieces.of[i]);
+}
+
+static cudaError_t queue_fetch(const cuda_pieces &pieces, cudaStream_t stream)
+{
+    enum { BLOCKS = 8, THREADS = 512 };      /* enough for the bus */
+
+    fetch_pieces_kernel<<<BLOCKS, THREADS, 0, stream>>>(pieces);
+    return cudaGetLastError();
+}
+
+static cudaError_t queue_copies(const cuda_pieces &pieces, cudaStream_t stream)
+{
+    cudaError_t error = cudaSuccess;
+
+    for (unsigned i = 0; i < pieces.count && error == cudaSuccess; i++)
+        error = cudaMemcpyAsync(pieces.of[i].to, pieces.of[i].from, pieces.of[i].bytes,
+                                cudaMemcpyHostToDevice, stream);
+    return error;
+}
+
+/* Queue the copies of a tile between the events of its stage. */
+static cudaError_t queue_pieces(const run_weight *w, const cuda_pieces &pieces, cuda_stage *stage,
+                                cudaStream_t stream)
+{
+    cudaError_t error = cudaSuccess;
+
+    /* The event of an old epoch may have been reused for a later one, which ends after it. */
+    if (w->epoch != 0)
+        error = cudaStreamWaitEvent(stream, w->owner->epochs[w->epoch % CUDA_EPOCHS], 0);
+    if (error == cudaSuccess)
+        error = cudaEventRecord(stage->begun, stream);
+    if (error == cudaSuccess)
+        error = stream == stage->fetch ? queue_fetch(pieces, stream)
+                                       : queue_copies(pieces, stream);
+    if (error == cudaSuccess)
+        error = cudaEventRecord(stage->sent, stream);
+    stage->is_timed = error == cudaSuccess;
+    return error;
+}
+
+/* Tiles of a weight may be on several streams: let the event wait for the other ones, too. */
+static cudaError_t add_arrival(run_weight *w, cudaStream_t stream, const ckpt_tile *tile)
+{
+    std::lock_guard<std::mutex> guard(w->lock);
+    const cudaError_t error = cudaStreamWaitEvent(stream, w->arrived, 0);
+
+    if (tile->part[CKPT_TENSOR_SCALE] != nullptr)        /* the same in every tile */
+        memcpy(&w->view.tensor_scale, tile->part[CKPT_TENSOR_SCALE], sizeof(float));
+    return error == cudaSuccess ? cudaEventRecord(w->arrived, stream) : error;
 }
 
 ckpt_code weight_put_cuda(run_weight *weight, uint64_t row, uint64_t row_count,
@@ -285,29 +391,24 @@ ckpt_code weight_put_cuda(run_weight *weight, uint64_t row, uint64_t row_count,
 {
     cuda_backend *cuda = cuda_use(weight->owner);
     cuda_stage *s = reinterpret_cast<cuda_stage *>(stage);
+    const cuda_pieces pieces = pieces_of(weight, row, row_count, tile);
     cudaError_t error;
 
-    {
+    if (is_fetched(pieces)) {
+        error = queue_pieces(weight, pieces, s, s->fetch);
+        if (error == cudaSuccess)
+            error = add_arrival(weight, s->fetch, tile);
+    } else {
         std::lock_guard<std::mutex> guard(cuda->copy_lock);
 
-        error = cudaEventRecord(s->begun, cuda->copy);
+        error = queue_pieces(weight, pieces, s, cuda->copy);
         if (error == cudaSuccess)
-            error = put_parts(weight, row, row_count, tile);
-        if (error == cudaSuccess)
-            error = cudaEventRecord(s->sent, cuda->copy);
-        s->is_timed = error == cudaSuccess;
-        weight->missing_rows -= row_count;
-        if (tile->part[CKPT_TENSOR_SCALE] != nullptr)    /* the same in every tile */
-            memcpy(&weight->view.tensor_scale, tile->part[CKPT_TENSOR_SCALE], sizeof(float));
-        if (error == cudaSuccess && weight->missing_rows == 0)
-            error = cudaEventRecord(weight->arrived, cuda->copy);
+            error = add_arrival(weight, cuda->copy, tile);
     }
     std::lock_guard<std::mutex> guard(cuda->lap_lock);
 
-    cuda->copy_bytes += row_count * weight->view.row_bytes;
-    if (weight->tensor.scale_dtype != CKPT_NONE)
-        cuda->copy_bytes += size_div_up(row_count, weight->view.block_rows) *
-                            weight->view.scale_row_bytes;
+    for (unsigned i = 0; i < pieces.count; i++)
+        cuda->copy_bytes += pieces.of[i].bytes;
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "a weight's copy", error);
 }
 
@@ -345,12 +446,26 @@ void stage_free_cuda(run_backend *backend, run_stage *stage)
     cuda_of(backend);
     if (s == nullptr)
         return;
+    if (s->fetch != nullptr)
+        cudaStreamDestroy(s->fetch);
     if (s->begun != nullptr)
         cudaEventDestroy(s->begun);
     if (s->sent != nullptr)
         cudaEventDestroy(s->sent);
     cudaFreeHost(s->base.memory);
     delete s;
+}
+
+/* The kernels that fetch get processors before those that compute. */
+static cudaError_t create_fetch(cudaStream_t *out)
+{
+    int least = 0;
+    int greatest = 0;
+    const cudaError_t error = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+
+    return error == cudaSuccess
+               ? cudaStreamCreateWithPriority(out, cudaStreamNonBlocking, greatest)
+               : error;
 }
 
 ckpt_code stage_create_cuda(run_backend *backend, uint64_t bytes, run_stage **out, ckpt_error *err)
@@ -364,6 +479,8 @@ ckpt_code stage_create_cuda(run_backend *backend, uint64_t bytes, run_stage **ou
     s->base.bytes = bytes;
     error = cudaMallocHost(&s->base.memory, bytes);
     if (error == cudaSuccess)
+        error = create_fetch(&s->fetch);
+    if (error == cudaSuccess)
         error = cudaEventCreate(&s->begun);
     if (error == cudaSuccess)
         error = cudaEventCreateWithFlags(&s->sent, cudaEventBlockingSync);
@@ -375,21 +492,66 @@ ckpt_code stage_create_cuda(run_backend *backend, uint64_t bytes, run_stage **ou
     return CKPT_OK;
 }
 
+static cudaError_t add_elapsed(cudaEvent_t from, cudaEvent_t to, double *seconds)
+{
+    float milliseconds = 0;
+    const cudaError_t error = cudaEventElapsedTime(&milliseconds, from, to);
+
+    *seconds += static_cast<double>(milliseconds) * 1e-3;
+    return error;
+}
+
+/* Count the time of a complete copy in which no other one that was counted ran. */
+static cudaError_t count_copy(cuda_backend *cuda, const cuda_stage *s)
+{
+    double begun = 0;
+    double sent = 0;
+    cudaError_t error = add_elapsed(cuda->origin, s->begun, &begun);
+
+    if (error == cudaSuccess)
+        error = add_elapsed(cuda->origin, s->sent, &sent);
+    if (error != cudaSuccess)
+        return error;
+    if (begun < cuda->copied_until)
+        begun = cuda->copied_until;
+    if (sent > begun) {
+        cuda->copy_seconds += sent - begun;
+        cuda->copied_until = sent;
+    }
+    return cudaSuccess;
+}
+
+/* If the origin is old, the beginning of a copy becomes the new one; its stage gets the old event.
+ */
+static cudaError_t move_origin(cuda_backend *cuda, cuda_stage *s)
+{
+    double age = 0;
+    cudaEvent_t old = cuda->origin;
+    cudaError_t error;
+
+    if (cuda->copied_until < ORIGIN_AGE_MAX)
+        return cudaSuccess;
+    if ((error = add_elapsed(old, s->begun, &age)) != cudaSuccess)
+        return error;
+    cuda->origin = s->begun;
+    s->begun = old;
+    cuda->copied_until -= age;
+    return cudaSuccess;
+}
+
 ckpt_code stage_wait_cuda(run_stage *stage, ckpt_error *err)
 {
     cuda_stage *s = reinterpret_cast<cuda_stage *>(stage);
-    cudaError_t error;
-    float milliseconds = 0;
+    cuda_backend *cuda = cuda_use(s->owner);
+    cudaError_t error = cudaEventSynchronize(s->sent);
 
-    cuda_use(s->owner);
-    error = cudaEventSynchronize(s->sent);
-    if (error == cudaSuccess && s->is_timed)
-        error = cudaEventElapsedTime(&milliseconds, s->begun, s->sent);
+    if (error == cudaSuccess && s->is_timed) {
+        std::lock_guard<std::mutex> guard(cuda->lap_lock);
+
+        error = count_copy(cuda, s);
+        if (error == cudaSuccess)
+            error = move_origin(cuda, s);
+    }
     s->is_timed = 0;
-    if (error != cudaSuccess)
-        return cuda_fail(err, "a weight's copy", error);
-    std::lock_guard<std::mutex> guard(s->owner->lap_lock);
-
-    s->owner->copy_seconds += static_cast<double>(milliseconds) * 1e-3;
-    return CKPT_OK;
+    return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "a weight's copy", error);
 }
