@@ -352,7 +352,8 @@ static inline __m256 divide(__m256 x, const divisor *d)
 static inline __m256i fp8_quantise(__m256 x, const divisor *d, unsigned *inexact)
 {
     const __m256 q = divide(x, d);
-    const rounded r = round_small(_mm256_min_ps(magnitude_of(q), _mm256_set1_ps(448.0f)), 3, 7);
+    const rounded_lanes r = round_small(_mm256_min_ps(magnitude_of(q), _mm256_set1_ps(448.0f)), 3,
+                                        7);
 
     *inexact = inexact_lanes(x, q, r.value, d->scale);
     return choose(nan_lanes(q), set32(E4M3_NAN), with_sign(r.code, bits_of(q), 24, 0x80));
@@ -361,7 +362,7 @@ static inline __m256i fp8_quantise(__m256 x, const divisor *d, unsigned *inexact
 static inline __m256i fp4_quantise(__m256 x, const divisor *d, unsigned *inexact)
 {
     const __m256 q = divide(x, d);
-    const rounded r = round_small(_mm256_min_ps(magnitude_of(q), _mm256_set1_ps(6.0f)), 1, 1);
+    const rounded_lanes r = round_small(_mm256_min_ps(magnitude_of(q), _mm256_set1_ps(6.0f)), 1, 1);
 
     *inexact = inexact_lanes(x, q, r.value, d->scale);
     return choose(nan_lanes(q), set32(7), with_sign(r.code, bits_of(q), 28, 8));

@@ -119,13 +119,13 @@ static inline __m256i round_even(__m256i bits, int shift)
 typedef struct {
     __m256i code;
     __m256 value;
-} rounded;
+} rounded_lanes;
 
 /*
  * Round a magnitude that is not NaN to nearest even. Subnormals of the target are multiples of a
  * fixed step: adding 2^23 steps makes the F32 addition round to a multiple of it.
  */
-static inline rounded round_small(__m256 magnitude, unsigned mantissa_bits, unsigned bias)
+static inline rounded_lanes round_small(__m256 magnitude, unsigned mantissa_bits, unsigned bias)
 {
     const int shift = (int)(23 - mantissa_bits);
     const __m256 magic = f32_of(set32((151 - bias - mantissa_bits) << 23));
@@ -134,7 +134,7 @@ static inline rounded round_small(__m256 magnitude, unsigned mantissa_bits, unsi
     const __m256i rebias = set32((127 - bias) << 23);
     const __m256i tiny = bits_of(_mm256_cmp_ps(magnitude, f32_of(set32((128 - bias) << 23)),
                                                _CMP_LT_OQ));
-    rounded r;
+    rounded_lanes r;
 
     r.code = choose(tiny, _mm256_sub_epi32(bits_of(lifted), bits_of(magic)),
                     _mm256_srli_epi32(_mm256_sub_epi32(normal, rebias), shift));

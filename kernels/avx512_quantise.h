@@ -104,6 +104,7 @@ typedef struct {
     int is_half;            /* the values are BF16 */
     chunk_quotient quotient;
     int clamps;             /* some quotient is above the largest code */
+    int finds_largest;      /* the largest error is looked for */
 } chunk_kind;
 
 /* One chunk. */
@@ -192,23 +193,6 @@ __m512 chunk_round(__m512 q, __m512 least, form f, __m512i *code)
     return _mm512_fnmadd_ps(octave, step, sum);
 }
 
-/* Squares of F32 are exact in F64, so fusing them with the addition changes no bit. */
-static inline void chunk_add_wide_squares(double lanes[SUM_LANES], const float *values)
-{
-    __m512d a = _mm512_load_pd(lanes);
-    __m512d b = _mm512_load_pd(lanes + 8);
-
-    for (size_t i = 0; i < CHUNK; i += SUM_LANES) {
-        const __m512d low = _mm512_cvtps_pd(_mm256_loadu_ps(values + i));
-        const __m512d high = _mm512_cvtps_pd(_mm256_loadu_ps(values + i + 8));
-
-        a = _mm512_fmadd_pd(low, low, a);
-        b = _mm512_fmadd_pd(high, high, b);
-    }
-    _mm512_store_pd(lanes, a);
-    _mm512_store_pd(lanes + 8, b);
-}
-
 /*
  * BF16 values are widened by one shuffle within 128-bit lanes, so that vectors have the columns
  * 0-3, 8-11, 4-7 and 12-15 of 16. Exchanging the middle ones restores the order, here of numbers,
@@ -220,12 +204,6 @@ __m512 chunk_in_order(__m512 lanes, int is_half)
     return is_half ? _mm512_shuffle_f32x4(lanes, lanes, _MM_SHUFFLE(3, 1, 2, 0)) : lanes;
 }
 
-static inline void chunk_put_in_order(const float *error, int is_half, float *out)
-{
-    for (size_t i = 0; i < CHUNK; i += SUM_LANES)
-        _mm512_store_ps(out + i, chunk_in_order(_mm512_load_ps(error + i), is_half));
-}
-
 static inline void chunk_add_sums(double lanes[SUM_LANES], __m512 sums)
 {
     const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(sums));
@@ -233,18 +211,6 @@ static inline void chunk_add_sums(double lanes[SUM_LANES], __m512 sums)
 
     _mm512_store_pd(lanes, _mm512_add_pd(_mm512_load_pd(lanes), low));
     _mm512_store_pd(lanes + 8, _mm512_add_pd(_mm512_load_pd(lanes + 8), high));
-}
-
-/* Add the squares as F64, of which a chunk is seldom in need. */
-static __attribute__((noinline))
-void chunk_add_wide(progress *p, const float *error, size_t col)
-{
-    _Alignas(64) float in_order[CHUNK];
-    float wide[CHUNK];
-
-    chunk_put_in_order(error, p->in->values == NULL, in_order);
-    chunk_add_wide_squares(p->errors, in_order);
-    chunk_add_wide_squares(p->values, chunk_values(p, col, CHUNK, wide));
 }
 
 /* 1 / divisor, and what is missing. */
@@ -312,17 +278,18 @@ __m512 chunk_load(const chunk_task *t, size_t at, const chunk_constants *constan
 }
 
 static inline __attribute__((always_inline))
-void chunk_add_loss(chunk_loss *loss, __m512 x, __m512 error)
+void chunk_add_loss(chunk_loss *loss, chunk_kind kind, __m512 x, __m512 error)
 {
     loss->errors = _mm512_add_ps(loss->errors, _mm512_mul_ps(error, error));
     loss->values = _mm512_add_ps(loss->values, _mm512_mul_ps(x, x));
-    loss->largest = _mm512_range_ps(loss->largest, error, RANGE_LARGEST_MAGNITUDE);
+    if (kind.finds_largest)
+        loss->largest = _mm512_range_ps(loss->largest, error, RANGE_LARGEST_MAGNITUDE);
 }
 
 /* Quantise 64 columns from column `at` of the chunk on. */
 static inline __attribute__((always_inline))
 chunk_codes chunk_step(const chunk_task *t, size_t at, const chunk_constants *constants,
-                       float *error, chunk_loss *loss)
+                       chunk_loss *loss)
 {
     __mmask16 rounded[4];
     __mmask16 saturated[4];
@@ -343,8 +310,7 @@ chunk_codes chunk_step(const chunk_task *t, size_t at, const chunk_constants *co
         if (t->f.is_nvfp4)
             y = _mm512_mul_ps(y, _mm512_set1_ps(t->in->tensor_scale));
         e = _mm512_sub_ps(y, x);
-        _mm512_store_ps(error + at + v * 16, e);
-        chunk_add_loss(loss, x, e);
+        chunk_add_loss(loss, t->kind, x, e);
         rounded[v] = _mm512_cmp_ps_mask(e, _mm512_setzero_ps(), _CMP_NEQ_UQ);
         saturated[v] = t->kind.clamps ? _mm512_cmp_ps_mask(q, o.q, _CMP_NEQ_UQ) : 0;
         if (v == 0) {
@@ -436,29 +402,25 @@ void chunk_quantise(progress *p, const chunk_task *t, const chunk_constants *con
                     uint8_t *codes)
 {
     chunk_loss loss = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
-    float *const error = p->late.error[p->late.spare];
     __m512i largest;
 
     for (size_t at = 0; at < CHUNK; at += 64) {
-        chunk_codes c = chunk_step(t, at, constants, error, &loss);
+        chunk_codes c = chunk_step(t, at, constants, &loss);
 
         chunk_store(t, at, &c, codes);
         chunk_count(p, &c, col + at, t->f);
     }
-    if (p->is_wide) {
-        chunk_add_wide(p, error, col);
-    } else {
-        chunk_add_sums(p->errors, chunk_in_order(loss.errors, t->kind.is_half));
-        chunk_add_sums(p->values, chunk_in_order(loss.values, t->kind.is_half));
-    }
+    chunk_add_sums(p->errors, chunk_in_order(loss.errors, t->kind.is_half));
+    chunk_add_sums(p->values, chunk_in_order(loss.values, t->kind.is_half));
+    if (!t->kind.finds_largest)
+        return;
     largest = _mm512_castps_si512(loss.largest);
     if (_mm512_cmp_epi32_mask(largest, chunk_set32(f32_bits(p->sums->max_error)),
                               _MM_CMPINT_NLE) != 0) {
         p->sums->max_error = f32_from_bits((uint32_t)_mm512_reduce_max_epi32(largest));
         p->sums->max_row = p->row;
         p->sums->max_col = col;
-        p->late.spare = !p->late.spare;
-        p->late.is_open = 1;
+        p->has_open_place = 1;
     }
 }
 
@@ -480,16 +442,6 @@ size_t chunk_quantise_run(progress *p, chunk_kind kind, size_t col, form f, uint
         t.block = block_at(in, col, f);
     } while (col + CHUNK <= in->cols && t.block + CHUNK / f.width <= p->way.end);
     return col;
-}
-
-/* Find the column of the largest error, which is in a whole chunk. */
-static __attribute__((noinline))
-void chunk_find_place(const progress *p)
-{
-    _Alignas(64) float in_order[CHUNK];
-
-    chunk_put_in_order(p->late.error[!p->late.spare], p->in->values == NULL, in_order);
-    p->sums->max_col += first_place(in_order, CHUNK, f32_bits(p->sums->max_error));
 }
 
 /* ---- the kind of a chunk ---- */
@@ -556,31 +508,46 @@ void chunk_find_way(const quantise_input *in, size_t block, form f, chunk_way *w
 static inline __attribute__((always_inline))
 size_t chunk_choose(progress *p, chunk_kind kind, size_t col, form f, uint8_t *codes)
 {
-    if (f.is_nvfp4 || kind.clamps)
-        return chunk_quantise_run(p, (chunk_kind){ kind.is_half, kind.quotient, 1 }, col, f, codes);
-    return chunk_quantise_run(p, (chunk_kind){ kind.is_half, kind.quotient, 0 }, col, f, codes);
+    kind.clamps = 1;
+    if (f.is_nvfp4 || p->saturates)
+        return chunk_quantise_run(p, kind, col, f, codes);
+    kind.clamps = 0;
+    return chunk_quantise_run(p, kind, col, f, codes);
 }
 
 /* Quantise one or more whole chunks of a row; `col`, the first column, is a multiple of CHUNK.
  * Returns the column after them. */
 static inline __attribute__((always_inline))
-size_t quantise_whole_chunks(progress *p, size_t col, form f, uint8_t *codes)
+size_t chunk_quantise_some(progress *p, size_t col, form f, uint8_t *codes)
 {
     const int is_half = p->in->values == NULL;
-    const int clamps = p->saturates;
     const size_t block = block_at(p->in, col, f);
 
     if (block < p->way.first || block + CHUNK / f.width > p->way.end)
         chunk_find_way(p->in, block, f, &p->way);
     if (is_half && p->way.quotient == QUOTIENT_NEAR)
-        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_NEAR, clamps }, col, f, codes);
+        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_NEAR, 0, 1 }, col, f, codes);
+    if (is_half && p->way.quotient == QUOTIENT_POWER && !p->finds_largest)
+        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_POWER, 0, 0 }, col, f, codes);
     if (is_half && p->way.quotient == QUOTIENT_POWER)
-        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_POWER, clamps }, col, f, codes);
+        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_POWER, 0, 1 }, col, f, codes);
     if (is_half)
-        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_DIVIDE, clamps }, col, f, codes);
+        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_DIVIDE, 0, 1 }, col, f, codes);
     if (p->way.quotient == QUOTIENT_POWER)
-        return chunk_choose(p, (chunk_kind){ 0, QUOTIENT_POWER, clamps }, col, f, codes);
-    return chunk_choose(p, (chunk_kind){ 0, QUOTIENT_DIVIDE, clamps }, col, f, codes);
+        return chunk_choose(p, (chunk_kind){ 0, QUOTIENT_POWER, 0, 1 }, col, f, codes);
+    return chunk_choose(p, (chunk_kind){ 0, QUOTIENT_DIVIDE, 0, 1 }, col, f, codes);
+}
+
+/* Quantise the whole chunks of a row, unless their squares need F64, which is rare. Returns the
+ * column after them. */
+static inline __attribute__((always_inline))
+size_t quantise_whole_chunks(progress *p, form f, uint8_t *codes)
+{
+    size_t col = 0;
+
+    while (!p->is_wide && col + CHUNK <= p->in->cols)
+        col = chunk_quantise_some(p, col, f, codes + (f.kind == CODE_E2M1 ? col / 2 : col));
+    return col;
 }
 
 #endif

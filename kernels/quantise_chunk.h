@@ -8,7 +8,7 @@
 #include "internal.h"
 
 enum {
-    CHUNK = 128,            /* columns whose errors are kept in a buffer */
+    CHUNK = 128,            /* columns whose squares are summed in F32 */
     SUM_LANES = 16
 };
 
@@ -47,26 +47,29 @@ typedef struct {
     float rest[CHUNK_WAY_BLOCKS];       /* what the inverses lack */
 } chunk_way;
 
-/* The errors of a chunk, and of that with the largest error so far, whose column is found at the
- * end of the call. */
-typedef struct {
-    float (*error)[CHUNK];  /* two */
-    int spare;              /* the one for the next chunk */
-    int is_open;            /* the largest error is in the other one */
-} late_place;
-
 /* The call, the current row, and the sums so far. */
 typedef struct {
     const quantise_input *in;
     size_t row;
     int is_wide;            /* squares are F64 */
     int saturates;          /* some block has values above the largest code */
+    int has_powers;         /* of two, for all divisors, far from the limits of F32 */
+    int finds_largest;      /* some error may be larger than in->known_error */
     chunk_way way;
-    late_place late;
+    int has_open_place;     /* of the largest error: max_col is the first column of its chunk */
     _Alignas(64) double errors[SUM_LANES];
     _Alignas(64) double values[SUM_LANES];
     quantise_sums *sums;
 } progress;
+
+/* 1 if quotients by this divisor and products of codes are exact, and the numbers that round them
+ * are finite and normal. */
+static inline int is_safe_power(float divisor)
+{
+    const uint32_t bits = f32_bits(divisor);
+
+    return ((bits & 0x7FFFFFu) == 0) & (bits - (32u << 23) <= 188u << 23);
+}
 
 /* The index in the call's scales of the block that contains column `col`. */
 static inline __attribute__((always_inline))

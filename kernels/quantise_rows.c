@@ -13,9 +13,8 @@
 #include "scale_rules.h"
 #ifdef __AVX512VBMI__
 #include "avx512_quantise.h"
-#define HAS_VECTOR_CHUNKS 1
-#else
-#define HAS_VECTOR_CHUNKS 0
+#elif defined(__AVX2__)
+#include "avx2_quantise.h"
 #endif
 
 /* ---- maxima ---- */
@@ -38,7 +37,7 @@ void group_amax(const float *src, size_t group_count, size_t group, float *amax)
 /* Constant group sizes let the compiler keep a group in registers. */
 void ISA_NAME(f32_group_amax)(const float *src, size_t group_count, size_t group, float *amax)
 {
-#if HAS_VECTOR_CHUNKS
+#ifdef __AVX512VBMI__
     for (; (group == 16 || group == 32) && group_count >= 16; group_count -= 16) {
         if (group == 16)
             groups16_amax(src, (amax_kind){ 16, 0 }, amax);
@@ -71,7 +70,7 @@ float ISA_NAME(bf16_block_amax)(const uint16_t *src, size_t rows, size_t cols, s
 {
     uint32_t largest = 0;
 
-#if HAS_VECTOR_CHUNKS
+#ifdef __AVX512VBMI__
     if (cols % 32 == 0)
         return half_amax(halves_amax(src, rows, cols, pitch));
 #endif
@@ -101,7 +100,7 @@ void half_group_amax(const uint16_t *src, size_t group_count, size_t group, floa
 
 void ISA_NAME(bf16_group_amax)(const uint16_t *src, size_t group_count, size_t group, float *amax)
 {
-#if HAS_VECTOR_CHUNKS
+#ifdef __AVX512VBMI__
     for (; (group == 16 || group == 32) && group_count >= 16; group_count -= 16) {
         if (group == 16)
             groups16_amax(src, (amax_kind){ 16, 1 }, amax);
@@ -109,6 +108,15 @@ void ISA_NAME(bf16_group_amax)(const uint16_t *src, size_t group_count, size_t g
             groups16_amax(src, (amax_kind){ 32, 1 }, amax);
         src += 16 * group;
         amax += 16;
+    }
+#elif defined(__AVX2__)
+    for (; (group == 16 || group == 32) && group_count >= 8; group_count -= 8) {
+        if (group == 16)
+            pair_groups8_amax(src, 16, amax);
+        else
+            pair_groups8_amax(src, 32, amax);
+        src += 8 * group;
+        amax += 8;
     }
 #endif
     if (group == 16)
@@ -214,7 +222,7 @@ static void nvfp4_scales(const float *restrict amax, size_t count, float tensor_
 
     for (size_t i = 0; i < count; i++) {
         const int32_t quotient = (int32_t)f32_bits(amax[i] / unit);
-        const int32_t t = quotient == 0 ? (int32_t)f32_bits(1.0f) : quotient;
+        const int32_t t = quotient | (-(quotient == 0) & (int32_t)f32_bits(1.0f));
         const int32_t high = t < largest ? t : largest;
         const small_rounded r = round_to_small((uint32_t)(high > least ? high : least),
                                                SMALL_E4M3);
@@ -474,7 +482,7 @@ void note_errors(const chunk *c, size_t count, progress *p, size_t col, form f)
         p->sums->max_error = f32_from_bits(largest);
         p->sums->max_row = p->row;
         p->sums->max_col = col + first_place(c->error, count, largest);
-        p->late.is_open = 0;
+        p->has_open_place = 0;
     }
 }
 
@@ -530,29 +538,39 @@ void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *co
         p->sums->dropped_signs += count_minus_zeros(src, count);
 }
 
-/* The largest magnitude, but for rounding: amax itself is not passed. */
-static float largest_value(const quantise_input *in)
+/* What is known of a call from its scales. */
+typedef struct {
+    float value;            /* the largest magnitude, but for rounding: amax itself is not passed */
+    float error;            /* if has_powers, no error is larger */
+    int saturates;          /* some value is above the largest code */
+    int has_powers;         /* is_safe_power of all divisors: errors are exact */
+} call_limits;
+
+/* An error is at most half of the largest step, or what saturation takes away. */
+static inline __attribute__((always_inline))
+call_limits find_limits(const quantise_input *in, small_float small)
 {
     const size_t count = (in->cols + in->block_cols - 1) / in->block_cols;
-    uint32_t largest = 0;
+    const uint32_t octave = f32_bits(small.largest) & F32_INF_BITS;
+    const float half_step = f32_from_bits(octave - ((small.mantissa_bits + 1) << 23));
+    uint32_t value = 0;
+    uint32_t error = 0;
+    uint32_t saturates = 0;
+    uint32_t has_powers = 1;
 
     for (size_t b = 0; b < count; b++) {
-        const uint32_t bits = f32_bits(f32_load(in->peak, b) * f32_load(in->divisor, b));
+        const float peak = f32_load(in->peak, b);
+        const float divisor = f32_load(in->divisor, b);
+        const uint32_t of_value = f32_bits(peak * divisor);
+        const uint32_t of_error = f32_bits(f32_max(peak - small.largest, half_step) * divisor);
 
-        largest = bits > largest ? bits : largest;
+        value = of_value > value ? of_value : value;
+        error = of_error > error ? of_error : error;
+        saturates |= peak > small.largest;
+        has_powers &= (uint32_t)is_safe_power(divisor);
     }
-    return f32_from_bits(largest);
-}
-
-/* 1 if some value is above the largest code. */
-static int saturates(const quantise_input *in, float largest)
-{
-    const size_t count = (in->cols + in->block_cols - 1) / in->block_cols;
-    int found = 0;
-
-    for (size_t b = 0; b < count; b++)
-        found |= f32_load(in->peak, b) > largest;
-    return found;
+    return (call_limits){ f32_from_bits(value), f32_from_bits(error), (int)saturates,
+                          (int)has_powers };
 }
 
 /* 1 if sums of squares of numbers up to `largest` need no more than the range of F32: one that
@@ -562,43 +580,90 @@ static int squares_fit(float largest)
     return largest >= 0x1p-40f && largest <= 0x1p60f;
 }
 
-/* Whole chunks are passed with the constant size CHUNK, for which the compiler specialises. */
+#ifdef __AVX2__
+/* The column of the largest error, of which only the chunk is known. */
+static __attribute__((noinline)) void find_place(const progress *p, form f)
+{
+    const quantise_input *const in = p->in;
+    progress at = *p;
+    float wide[CHUNK];
+    const float *src;
+    chunk c;
+
+    at.row = p->sums->max_row;
+    src = chunk_values(&at, p->sums->max_col, CHUNK, wide);
+    for (size_t i = 0; i < CHUNK; i += f.width)
+        quantise_run(src, (span){ i, f.width },
+                     factors_of(in, block_at(in, p->sums->max_col + i, f)), f, &c);
+    p->sums->max_col += first_place(c.error, CHUNK, f32_bits(p->sums->max_error));
+}
+#endif
+
+/* Quantise one row: by code for whole chunks as far as that goes, then by loops. Whole chunks are
+ * passed with the constant size CHUNK, for which the compiler specialises. */
+static inline __attribute__((always_inline))
+void quantise_row(progress *p, form f, uint8_t *codes)
+{
+    const unsigned codes_a_byte = f.kind == CODE_E2M1 ? 2 : 1;
+    const size_t cols = p->in->cols;
+    size_t col = 0;
+
+#ifdef __AVX2__
+    if (f.kind != CODE_INT8)
+        col = quantise_whole_chunks(p, f, codes);
+#endif
+    for (; col + CHUNK <= cols; col += CHUNK)
+        quantise_columns(p, col, CHUNK, f, codes + col / codes_a_byte);
+    if (col < cols)
+        quantise_columns(p, col, cols - col, f, codes + col / codes_a_byte);
+}
+
+/* 1 if the largest error, which was not looked for, may be one whose square needs F64: the sum is
+ * not more than errors have that are so small. */
+static int may_be_small(const progress *p)
+{
+    const double of_small = (double)p->in->rows * (double)p->in->cols * 0x1p-79;
+
+    return p->sums->rounded > 0 && !(p->sums->error_squares > of_small);
+}
+
 static inline __attribute__((always_inline))
 void quantise_rows(const quantise_input *in, form f, uint8_t *codes, size_t codes_pitch,
                    quantise_sums *sums)
 {
-    const unsigned codes_a_byte = f.kind == CODE_E2M1 ? 2 : 1;
-    int is_wide = !squares_fit(largest_value(in));
-    _Alignas(64) float errors[2][CHUNK];
+    const call_limits limits = find_limits(in, f.small);
     progress p;
 
+    p.in = in;
+    p.sums = sums;
+    p.saturates = limits.saturates;
+    p.has_powers = limits.has_powers && f.kind != CODE_INT8 && !f.is_nvfp4;
+    p.is_wide = !squares_fit(limits.value);
+    p.finds_largest = p.is_wide || !p.has_powers || !squares_fit(limits.error) ||
+                      limits.error > in->known_error;
+    p.way.first = 0;
+    p.way.end = 0;
 again:
-    p = (progress){ .in = in, .is_wide = is_wide, .saturates = saturates(in, f.small.largest),
-                    .late = { .error = errors }, .sums = sums };
+    p.has_open_place = 0;
+    memset(p.errors, 0, sizeof p.errors);
+    memset(p.values, 0, sizeof p.values);
     memset(sums, 0, sizeof *sums);
-    for (; p.row < in->rows; p.row++) {
-        uint8_t *to = codes + p.row * codes_pitch;
-        size_t col = 0;
-
-#if HAS_VECTOR_CHUNKS
-        while (f.kind != CODE_INT8 && col + CHUNK <= in->cols)
-            col = quantise_whole_chunks(&p, col, f, to + col / codes_a_byte);
-#endif
-        for (; col + CHUNK <= in->cols; col += CHUNK)
-            quantise_columns(&p, col, CHUNK, f, to + col / codes_a_byte);
-        if (col < in->cols)
-            quantise_columns(&p, col, in->cols - col, f, to + col / codes_a_byte);
-    }
-    if (!is_wide && sums->max_error > 0 && !squares_fit(sums->max_error)) {     /* rare */
-        is_wide = 1;
-        goto again;
-    }
-#if HAS_VECTOR_CHUNKS
-    if (p.late.is_open)
-        chunk_find_place(&p);
-#endif
+    for (p.row = 0; p.row < in->rows; p.row++)
+        quantise_row(&p, f, codes + p.row * codes_pitch);
     sums->error_squares = sum_lanes(p.errors);
     sums->value_squares = sum_lanes(p.values);
+    if (!p.finds_largest && may_be_small(&p)) {         /* rare, like the next */
+        p.finds_largest = 1;
+        goto again;
+    }
+    if (!p.is_wide && sums->max_error > 0 && !squares_fit(sums->max_error) && p.finds_largest) {
+        p.is_wide = 1;
+        goto again;
+    }
+#ifdef __AVX2__
+    if (p.has_open_place)
+        find_place(&p, f);
+#endif
 }
 
 void ISA_NAME(quantise_e4m3)(const quantise_input *in, uint8_t *codes, size_t codes_pitch,

@@ -51,6 +51,7 @@ typedef struct {
     size_t block_cols;
     float tensor_scale;     /* NVFP4 only */
     const uint16_t *halves; /* the values as BF16, if `values` is NULL */
+    float known_error;      /* errors up to this need not be found */
 } quantise_input;
 
 /*
@@ -68,8 +69,9 @@ typedef struct {
     uint64_t dropped_signs; /* elements with x = -0 and code 0 */
     double error_squares;
     double value_squares;
-    float max_error;        /* largest |error| */
-    uint64_t max_row;       /* where it is first, by rows; meaningless if max_error is 0 */
+    float max_error;        /* largest |error|; if that is at most known_error, it, less or 0 */
+    uint64_t max_row;       /* where it is first, by rows; meaningless if max_error is not it or
+                               0 */
     uint64_t max_col;
 } quantise_sums;
 

@@ -14,9 +14,14 @@
 #define FP8_LEAST_PRODUCT 1e-4f
 #define FP4_LEAST (6 * 0x1p-126f)
 
+/* a > b ? a : b for b > 0, with masks: compilers would make a branch of it, since b is constant. */
 static inline float f32_max(float a, float b)
 {
-    return a > b ? a : b;
+    const uint32_t bits = f32_bits(a);
+    const uint32_t least = f32_bits(b);
+    const uint32_t larger = -(uint32_t)((bits > least) & (bits <= F32_INF_BITS));
+
+    return f32_from_bits((bits & larger) | (least & ~larger));
 }
 
 /* CEIL: any mantissa bit rounds the exponent up. Subnormals (exponent field 0) round up to 2^-127,

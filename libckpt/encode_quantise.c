@@ -143,13 +143,15 @@ static void fill_panel(work *w, const quantise_panel *p)
 static ckpt_code fail(const work *w, const quantise_panel *p, const quantise_result *result)
 {
     const size_t at = (result->row - p->first_row) * p->pitch + (result->col - p->first_col);
-    float value = w->panel[at];
+    float value;
     const char *const name = w->job->to->name;
     const unsigned long long row = result->row;
     const unsigned long long col = result->col;
 
     if (p->halves != NULL)
         w->job->kernels->bf16_to_f32(p->halves + at, &value, 1);
+    else
+        value = w->panel[at];
     switch (result->outcome) {
     case QUANTISE_NOT_FINITE:
         return ckpt_fail(w->job->err, CKPT_E_FORMAT, "tensor '%s', row %llu, column %llu: the "
@@ -271,10 +273,14 @@ ckpt_code encode_quantise(encode_job *job, const quantise_rule *rule, quantise_l
         .size = find_size(job->to),
     };
     const size_t mark = arena_mark(job->scratch);
-    ckpt_code code = begin(&w);
+    ckpt_code code = CKPT_OK;
 
-    if (takes_halves(job, rule))
+    if (takes_halves(job, rule)) {
         w.halves = job->in->part[CKPT_DATA];
+        w.size.cols = (size_t)ckpt_tensor_cols(job->to);        /* no panel has to fit a cache */
+    } else {
+        code = begin(&w);
+    }
     choose_tensor_scale(&w);
     for (uint64_t row = 0; row < job->range->row_count && code == CKPT_OK; row += w.size.rows)
         for (uint64_t col = 0; col < ckpt_tensor_cols(job->to) && code == CKPT_OK;

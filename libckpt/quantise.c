@@ -10,7 +10,7 @@
 #include "scale.h"
 #include "size.h"
 
-enum { RUN_BLOCKS = 128 };      /* of 16 or 32 columns */
+enum { RUN_COLS = 2048, RUN_BLOCKS = 128 };     /* of blocks of 16 or 32 columns */
 
 static const quantise_result done = { QUANTISE_DONE, 0, 0 };
 
@@ -197,6 +197,29 @@ static void store_scales(const quantise_setup *s, const run *r, const quantise_t
         memcpy(to, scales->code, r->block_count);
 }
 
+/* The largest float below a positive one. */
+static float float_below(float value)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &value, sizeof bits);
+    bits -= bits > 0;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Of equal largest errors the first by rows counts: one in this run that equals that so far is of
+ * no interest if it comes later. */
+static float known_error(const quantise_loss *loss, const quantise_panel *p, const run *r)
+{
+    const uint64_t row = p->first_row + r->row;
+    const uint64_t col = p->first_col + r->col;
+    const int is_later = row > loss->max_row ||
+                         (r->rows == 1 && row == loss->max_row && col > loss->max_col);
+
+    return is_later ? loss->max_error : float_below(loss->max_error);
+}
+
 static void encode(const quantise_setup *s, const quantise_input *in, uint8_t *codes,
                    size_t codes_pitch, quantise_sums *sums)
 {
@@ -219,7 +242,8 @@ static quantise_result quantise_blocks(const quantise_setup *s, const quantise_p
     const block_scales scales = { scale, divisor, peak, code };
     const quantise_input in = {
         values_at(p, r->row, r->col), r->rows, r->cols, p->pitch, scale, divisor, peak,
-        s->rule->block_cols, s->tensor_scale, halves_at(p, r->row, r->col)
+        s->rule->block_cols, s->tensor_scale, halves_at(p, r->row, r->col),
+        known_error(loss, p, r)
     };
     uint8_t *codes = t->codes + r->row * t->codes_pitch +
                      r->col * ckpt_dtype_bits(s->rule->codes) / 8;
@@ -301,7 +325,7 @@ quantise_result quantise_panel_run(const quantise_setup *s, const quantise_panel
     const size_t height = s->rule->block_rows;
     const size_t width = block_width(s->rule, p);
     const size_t count = p->cols == 0 ? 0 : (size_t)size_div_up(p->cols, width);
-    const size_t most = s->rule->block_cols >= FP8_BLOCK ? 1 : RUN_BLOCKS;
+    const size_t most = s->rule->block_cols >= FP8_BLOCK ? 1 : RUN_COLS / s->rule->block_cols;
 
     assert(!s->rule->from_fp4 && quantise_rule_fits(s->rule, p->cols));
     assert(p->values != NULL || p->original == NULL);

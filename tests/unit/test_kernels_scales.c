@@ -202,8 +202,30 @@ static uint32_t expected_code(const code_case *c, float x, float divisor)
     return code | (is_minus ? 1u << bits : 0);
 }
 
-/* All finite BF16 values, both signs, 128 a row, each a block of its own kind of divisor. */
-static void check_codes(const ckpt_kernels *k, const code_case *c)
+/* Limits of the values of a case: all that are finite, those whose squares F32 can hold, and those
+ * up to the largest code, exactly or not. */
+static float value_limit(const code_case *c, unsigned i)
+{
+    const float limits[] = { float_of(0x7F7F0000), 0x1p59f,
+                             (float)small_value(c->format, c->format.last) * c->scale *
+                             c->tensor_scale };
+
+    return limits[i];
+}
+
+enum { VALUE_LIMITS = 3 };
+
+/* The finite BF16 value of this number, or 0 if it is beyond the limit. */
+static uint16_t limited_half(uint32_t i, float limit)
+{
+    const uint16_t half = (uint16_t)(i / 2 | (i % 2) << 15);
+
+    return fabsf(bf16_value(half)) <= limit ? half : 0;
+}
+
+/* All finite BF16 values up to the limit, both signs, 128 a row, each a block of its own kind of
+ * divisor. */
+static void check_codes(const ckpt_kernels *k, const code_case *c, float limit)
 {
     enum { COLS = 256, ROWS = 2 * BF16_FINITE / COLS };
     const float divisor = c->scale * c->tensor_scale;
@@ -214,17 +236,17 @@ static void check_codes(const ckpt_kernels *k, const code_case *c)
     uint8_t *codes = buffer_new(ROWS * COLS);
     const size_t pitch = c->format.mantissa_bits == 3 ? COLS : COLS / 2;
     const quantise_input in = { values, ROWS, COLS, COLS, of_block, of_divisor, peak,
-                                c->block_cols, c->tensor_scale, NULL };
+                                c->block_cols, c->tensor_scale, NULL, 0 };
     quantise_sums sums;
     uint64_t saturated = 0;
 
     for (size_t i = 0; i < COLS; i++) {
         of_block[i] = c->scale;
         of_divisor[i] = divisor;
-        peak[i] = INFINITY;
+        peak[i] = limit / divisor;
     }
     for (uint32_t i = 0; i < ROWS * COLS; i++)
-        values[i] = bf16_value(i / 2 | (i % 2) << 15);
+        values[i] = bf16_value(limited_half(i, limit));
     if (c->format.mantissa_bits == 3)
         k->quantise_e4m3(&in, codes, pitch, &sums);
     else
@@ -253,15 +275,29 @@ static void test_codes_of_every_bf16_value(void **state)
     (void)state;
     for (size_t s = 0; s < set_count; s++)
         for (size_t i = 0; i < COUNT(any_scales); i++) {
-            check_codes(sets[s], &(code_case){ FORMAT_E4M3, 128, any_scales[i], 1.0f });
-            check_codes(sets[s], &(code_case){ FORMAT_E4M3, 32, any_scales[i], 1.0f });
-            check_codes(sets[s], &(code_case){ FORMAT_E2M1, 32, any_scales[i], 1.0f });
-            check_codes(sets[s], &(code_case){ FORMAT_E2M1, 16, 1.75f, any_scales[i] });
+            const code_case cases[] = { { FORMAT_E4M3, 128, any_scales[i], 1.0f },
+                                        { FORMAT_E4M3, 32, any_scales[i], 1.0f },
+                                        { FORMAT_E2M1, 32, any_scales[i], 1.0f },
+                                        { FORMAT_E2M1, 16, 1.75f, any_scales[i] } };
+
+            for (size_t c = 0; c < COUNT(cases); c++)
+                for (unsigned limit = 0; limit < VALUE_LIMITS; limit++)
+                    check_codes(sets[s], &cases[c], value_limit(&cases[c], limit));
         }
 }
 
-/* Codes and sums of BF16 values, by every set, against scalar code for the same values as F32. */
-static void check_half_codes(const code_case *c)
+static void quantise_by(const ckpt_kernels *k, const code_case *c, const quantise_input *in,
+                        uint8_t *codes, quantise_sums *sums)
+{
+    if (c->format.mantissa_bits == 3)
+        k->quantise_e4m3(in, codes, in->cols, sums);
+    else
+        k->quantise_e2m1(in, codes, in->cols / 2, sums);
+}
+
+/* Codes and sums of BF16 values, by every set, against scalar code for the same values as F32; and
+ * without the largest error, if that is known. */
+static void check_half_codes_up_to(const code_case *c, float limit)
 {
     enum { COLS = 256, ROWS = 2 * BF16_FINITE / COLS };
     const ckpt_kernels *sets[3];
@@ -274,35 +310,94 @@ static void check_half_codes(const code_case *c)
     float *values = buffer_new(ROWS * COLS * sizeof *values);
     uint16_t *halves = buffer_new(ROWS * COLS * sizeof *halves);
     uint8_t *codes[2] = { buffer_new(ROWS * COLS), buffer_new(ROWS * COLS) };
+    quantise_input in = { values, ROWS, COLS, COLS, of_block, of_divisor, peak, c->block_cols,
+                          c->tensor_scale, halves, 0 };
     quantise_sums sums[2];
 
     for (size_t i = 0; i < COLS; i++) {
         of_block[i] = c->scale;
         of_divisor[i] = divisor;
-        peak[i] = INFINITY;
+        peak[i] = limit / divisor;
     }
     for (uint32_t i = 0; i < ROWS * COLS; i++) {
-        halves[i] = (uint16_t)(i / 2 | (i % 2) << 15);
+        halves[i] = limited_half(i, limit);
         values[i] = bf16_value(halves[i]);
     }
     memset(sums, 0, sizeof sums);
-    for (size_t s = 0; s <= set_count; s++) {
-        const quantise_input in = { s == 0 ? values : NULL, ROWS, COLS, COLS, of_block, of_divisor,
-                                    peak, c->block_cols, c->tensor_scale, halves };
-        const ckpt_kernels *k = sets[s == 0 ? 0 : s - 1];
-
-        if (c->format.mantissa_bits == 3)
-            k->quantise_e4m3(&in, codes[s > 0], COLS, &sums[s > 0]);
-        else
-            k->quantise_e2m1(&in, codes[s > 0], COLS / 2, &sums[s > 0]);
-        if (s > 0 && (memcmp(codes[0], codes[1], codes_size) != 0 ||
-                      memcmp(&sums[0], &sums[1], sizeof sums[0]) != 0))
-            fail_msg("%s: BF16 values under %a differ", k->name, (double)divisor);
+    quantise_by(sets[0], c, &in, codes[0], &sums[0]);
+    in.values = NULL;
+    for (size_t s = 0; s < 2 * set_count; s++) {
+        in.known_error = s % 2 == 0 ? 0 : sums[0].max_error;
+        memset(codes[1], 0xFF, codes_size);
+        quantise_by(sets[s / 2], c, &in, codes[1], &sums[1]);
+        if (s % 2 == 1 && sums[1].max_error <= in.known_error) {
+            sums[1].max_error = sums[0].max_error;
+            sums[1].max_row = sums[0].max_row;
+            sums[1].max_col = sums[0].max_col;
+        }
+        if (memcmp(codes[0], codes[1], codes_size) != 0 ||
+            memcmp(&sums[0], &sums[1], sizeof sums[0]) != 0)
+            fail_msg("%s: BF16 values up to %a under %a differ", sets[s / 2]->name, (double)limit,
+                     (double)divisor);
     }
     free(codes[0]);
     free(codes[1]);
     free(halves);
     free(values);
+}
+
+static void check_half_codes(const code_case *c)
+{
+    for (unsigned i = 0; i < VALUE_LIMITS; i++)
+        check_half_codes_up_to(c, value_limit(c, i));
+}
+
+/* With the least and the largest that are treated as such, and their neighbours. */
+static void test_codes_of_every_bf16_value_under_powers_of_two(void **state)
+{
+    static const int exponents[] = { -126, -96, -95, -94, -60, -30, -7, -1, 0, 1, 8, 50, 55, 92, 93,
+                                     94, 120 };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(exponents); i++) {
+        const float scale = ldexpf(1.0f, exponents[i]);
+
+        check_half_codes(&(code_case){ FORMAT_E4M3, 128, scale, 1.0f });
+        check_half_codes(&(code_case){ FORMAT_E4M3, 32, scale, 1.0f });
+        check_half_codes(&(code_case){ FORMAT_E2M1, 32, scale, 1.0f });
+    }
+}
+
+/* Squares of errors below 2^-40 need F64, which is known from the sum if the largest error is not
+ * looked for. */
+static void test_small_errors_count_even_if_a_larger_one_is_known(void **state)
+{
+    enum { COLS = 256 };
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    float scale[COLS / 32];
+    float peak[COLS / 32];
+    uint16_t halves[COLS];
+    uint8_t codes[COLS / 2];
+    const quantise_input in = { NULL, 1, COLS, COLS, scale, scale, peak, 32, 1.0f, halves, 2.0f };
+
+    (void)state;
+    for (size_t i = 0; i < COLS / 32; i++) {
+        scale[i] = 1.0f;
+        peak[i] = 6.0f;
+    }
+    for (int exponent = -30; exponent >= -120; exponent -= 10)
+        for (size_t s = 0; s < set_count; s++) {
+            quantise_sums sums;
+
+            for (size_t i = 0; i < COLS; i++)
+                halves[i] = 0x40C0;
+            halves[77] = (uint16_t)((exponent + 127) << 7);
+            sets[s]->quantise_e2m1(&in, codes, sizeof codes, &sums);
+            assert_int_equal(sums.rounded, 1);
+            assert_int_equal(sums.underflowed, 1);
+            assert_true(sums.error_squares == ldexp(1.0, 2 * exponent));
+        }
 }
 
 /* Divisors with which some BF16 value is as near as can be to the largest code or to a number
@@ -347,7 +442,7 @@ static void test_int8_codes_are_rounded_away_from_zero(void **state)
     }
     for (size_t s = 0; s < set_count; s++) {
         const quantise_input in = { values, 1, COLS, COLS, scale, scale + COLS / 32,
-                                    scale + 2 * COLS / 32, 32, 1, NULL };
+                                    scale + 2 * COLS / 32, 32, 1, NULL, 0 };
         quantise_sums sums;
         uint64_t underflowed = 0;
         uint64_t rounded = 0;
@@ -411,6 +506,8 @@ int main(void)
         cmocka_unit_test(test_nvfp4_scales_of_every_bf16_maximum),
         cmocka_unit_test(test_q8_0_scales_of_every_bf16_maximum),
         cmocka_unit_test(test_codes_of_every_bf16_value),
+        cmocka_unit_test(test_codes_of_every_bf16_value_under_powers_of_two),
+        cmocka_unit_test(test_small_errors_count_even_if_a_larger_one_is_known),
         cmocka_unit_test(test_codes_of_bf16_values_next_to_a_limit),
         cmocka_unit_test(test_int8_codes_are_rounded_away_from_zero),
         cmocka_unit_test(test_group_maxima)

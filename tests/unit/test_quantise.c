@@ -340,6 +340,48 @@ static void test_kept_blocks_are_left_alone(void **state)
                 halves.max_col == all.max_col);
 }
 
+/* Values of which each row has one with the largest error that its block can have: as F32 and as
+ * BF16, in the order of rows and against it. */
+static void test_of_equal_errors_the_first_by_rows_is_told(void **state)
+{
+    enum { ROWS = 3, COLS = 4096, FIRST = 2500 };
+    static const char *const names[] = { "fp4-b32-deepseek", "fp4-b32-floor", "mxfp8-rceil" };
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    uint16_t *halves = buffer_new(ROWS * COLS * sizeof *halves);
+    uint8_t *codes = buffer_new(2 * ROWS * COLS);
+
+    (void)state;
+    for (size_t i = 0; i < ROWS * COLS; i++)
+        halves[i] = i % 32 == 0 ? 0x40C0 : 0;           /* 6 */
+    for (size_t row = 0; row < ROWS; row++)
+        halves[row * COLS + FIRST - row * 600 + 1] = 0x40A0;    /* 5: between 4 and 6 */
+    for (size_t i = 0; i < 2 * COUNT(names) * set_count; i++) {
+        const quantise_setup setup = { sets[i % set_count],
+                                       quantise_rule_find(names[i / 2 / set_count]), 1.0f };
+        const size_t row_bytes = setup.rule->codes == CKPT_F4 ? COLS / 2 : COLS;
+        quantise_loss loss = { 0 };
+
+        if (setup.rule->codes != CKPT_F4)
+            halves[1] = 0x3CA1;                         /* an error in the first row alone */
+        for (size_t k = 0; k < ROWS; k++) {
+            const size_t row = i / set_count % 2 == 0 ? k : ROWS - 1 - k;
+            const quantise_panel panel = { .halves = halves + row * COLS, .rows = 1, .cols = COLS,
+                                           .pitch = COLS, .first_row = 70 + row };
+            const quantise_target target = { codes, row_bytes, codes + row_bytes, COLS / 32,
+                                             CKPT_F8_E8M0 };
+
+            assert_int_equal(quantise_panel_run(&setup, &panel, &target, &loss).outcome,
+                             QUANTISE_DONE);
+        }
+        assert_int_equal(loss.max_row, 70);
+        assert_int_equal(loss.max_col, setup.rule->codes == CKPT_F4 ? FIRST + 1 : 1);
+        halves[1] = 0;
+    }
+    free(codes);
+    free(halves);
+}
+
 /* ---- nvfp4-cast ---- */
 
 /* Every E8M0 code beside every largest one: the value of the group's scale is kept, or refused. */
@@ -387,6 +429,7 @@ int main(void)
         cmocka_unit_test(test_a_bf16_value_that_is_not_finite_is_refused_with_its_place),
         cmocka_unit_test(test_scales_beyond_f16_are_refused_with_their_place),
         cmocka_unit_test(test_kept_blocks_are_left_alone),
+        cmocka_unit_test(test_of_equal_errors_the_first_by_rows_is_told),
         cmocka_unit_test(test_the_cast_keeps_every_scale_within_its_window)
     };
 
