@@ -515,24 +515,29 @@ size_t chunk_choose(progress *p, chunk_kind kind, size_t col, form f, uint8_t *c
     return chunk_quantise_run(p, kind, col, f, codes);
 }
 
+static inline __attribute__((always_inline))
+size_t chunk_choose_half(progress *p, chunk_quotient quotient, size_t col, form f, uint8_t *codes)
+{
+    if (p->finds_largest)
+        return chunk_choose(p, (chunk_kind){ 1, quotient, 0, 1 }, col, f, codes);
+    return chunk_choose(p, (chunk_kind){ 1, quotient, 0, 0 }, col, f, codes);
+}
+
 /* Quantise one or more whole chunks of a row; `col`, the first column, is a multiple of CHUNK.
  * Returns the column after them. */
 static inline __attribute__((always_inline))
 size_t chunk_quantise_some(progress *p, size_t col, form f, uint8_t *codes)
 {
-    const int is_half = p->in->values == NULL;
     const size_t block = block_at(p->in, col, f);
 
     if (block < p->way.first || block + CHUNK / f.width > p->way.end)
         chunk_find_way(p->in, block, f, &p->way);
-    if (is_half && p->way.quotient == QUOTIENT_NEAR)
-        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_NEAR, 0, 1 }, col, f, codes);
-    if (is_half && p->way.quotient == QUOTIENT_POWER && !p->finds_largest)
-        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_POWER, 0, 0 }, col, f, codes);
-    if (is_half && p->way.quotient == QUOTIENT_POWER)
-        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_POWER, 0, 1 }, col, f, codes);
-    if (is_half)
-        return chunk_choose(p, (chunk_kind){ 1, QUOTIENT_DIVIDE, 0, 1 }, col, f, codes);
+    if (p->in->values == NULL && p->way.quotient == QUOTIENT_NEAR)
+        return chunk_choose_half(p, QUOTIENT_NEAR, col, f, codes);
+    if (p->in->values == NULL && p->way.quotient == QUOTIENT_POWER)
+        return chunk_choose_half(p, QUOTIENT_POWER, col, f, codes);
+    if (p->in->values == NULL)
+        return chunk_choose_half(p, QUOTIENT_DIVIDE, col, f, codes);
     if (p->way.quotient == QUOTIENT_POWER)
         return chunk_choose(p, (chunk_kind){ 0, QUOTIENT_POWER, 0, 1 }, col, f, codes);
     return chunk_choose(p, (chunk_kind){ 0, QUOTIENT_DIVIDE, 0, 1 }, col, f, codes);

@@ -54,6 +54,7 @@ typedef struct {
     int is_wide;            /* squares are F64 */
     int saturates;          /* some block has values above the largest code */
     int has_powers;         /* of two, for all divisors, far from the limits of F32 */
+    int has_safe_divisors;  /* all are of a size that makes no quotient 0 */
     int finds_largest;      /* some error may be larger than in->known_error */
     chunk_way way;
     int has_open_place;     /* of the largest error: max_col is the first column of its chunk */
@@ -69,6 +70,12 @@ static inline int is_safe_power(float divisor)
     const uint32_t bits = f32_bits(divisor);
 
     return ((bits & 0x7FFFFFu) == 0) & (bits - (32u << 23) <= 188u << 23);
+}
+
+/* 1 if no BF16 value but 0 has a quotient of 0, and all are normal where that matters. */
+static inline int is_safe_divisor(float divisor)
+{
+    return f32_bits(divisor) - (32u << 23) <= 105u << 23;
 }
 
 /* The index in the call's scales of the block that contains column `col`. */

@@ -541,36 +541,41 @@ void quantise_columns(progress *p, size_t col, size_t count, form f, uint8_t *co
 /* What is known of a call from its scales. */
 typedef struct {
     float value;            /* the largest magnitude, but for rounding: amax itself is not passed */
-    float error;            /* if has_powers, no error is larger */
+    float error;            /* none is larger */
     int saturates;          /* some value is above the largest code */
-    int has_powers;         /* is_safe_power of all divisors: errors are exact */
+    int has_powers;         /* is_safe_power of all divisors, which are the scales: errors are
+                               exact */
+    int has_safe_divisors;  /* is_safe_divisor of all */
 } call_limits;
 
-/* An error is at most half of the largest step, or what saturation takes away. */
+/* An error is at most half of the largest step, or what saturation takes away. If it is not exact,
+ * each of four roundings may add 2^-24 of the value, together less than a thousandth of that. */
 static inline __attribute__((always_inline))
-call_limits find_limits(const quantise_input *in, small_float small)
+call_limits find_limits(const quantise_input *in, form f)
 {
     const size_t count = (in->cols + in->block_cols - 1) / in->block_cols;
-    const uint32_t octave = f32_bits(small.largest) & F32_INF_BITS;
-    const float half_step = f32_from_bits(octave - ((small.mantissa_bits + 1) << 23));
+    const uint32_t octave = f32_bits(f.small.largest) & F32_INF_BITS;
+    const float half_step = f32_from_bits(octave - ((f.small.mantissa_bits + 1) << 23));
     uint32_t value = 0;
     uint32_t error = 0;
     uint32_t saturates = 0;
-    uint32_t has_powers = 1;
+    uint32_t has_powers = !f.is_nvfp4 && f.kind != CODE_INT8;
+    uint32_t has_safe_divisors = 1;
 
     for (size_t b = 0; b < count; b++) {
         const float peak = f32_load(in->peak, b);
         const float divisor = f32_load(in->divisor, b);
         const uint32_t of_value = f32_bits(peak * divisor);
-        const uint32_t of_error = f32_bits(f32_max(peak - small.largest, half_step) * divisor);
+        const uint32_t of_error = f32_bits(f32_max(peak - f.small.largest, half_step) * divisor);
 
         value = of_value > value ? of_value : value;
         error = of_error > error ? of_error : error;
-        saturates |= peak > small.largest;
+        saturates |= peak > f.small.largest;
         has_powers &= (uint32_t)is_safe_power(divisor);
+        has_safe_divisors &= (uint32_t)is_safe_divisor(divisor);
     }
-    return (call_limits){ f32_from_bits(value), f32_from_bits(error), (int)saturates,
-                          (int)has_powers };
+    return (call_limits){ f32_from_bits(value), f32_from_bits(error) * (has_powers ? 1 : 1.001f),
+                          (int)saturates, (int)has_powers, (int)has_safe_divisors };
 }
 
 /* 1 if sums of squares of numbers up to `largest` need no more than the range of F32: one that
@@ -631,15 +636,16 @@ static inline __attribute__((always_inline))
 void quantise_rows(const quantise_input *in, form f, uint8_t *codes, size_t codes_pitch,
                    quantise_sums *sums)
 {
-    const call_limits limits = find_limits(in, f.small);
+    const call_limits limits = find_limits(in, f);
     progress p;
 
     p.in = in;
     p.sums = sums;
     p.saturates = limits.saturates;
-    p.has_powers = limits.has_powers && f.kind != CODE_INT8 && !f.is_nvfp4;
+    p.has_powers = limits.has_powers;
+    p.has_safe_divisors = limits.has_safe_divisors;
     p.is_wide = !squares_fit(limits.value);
-    p.finds_largest = p.is_wide || !p.has_powers || !squares_fit(limits.error) ||
+    p.finds_largest = p.is_wide || !squares_fit(limits.error) || f.kind == CODE_INT8 ||
                       limits.error > in->known_error;
     p.way.first = 0;
     p.way.end = 0;
