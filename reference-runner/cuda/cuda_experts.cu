@@ -1,7 +1,7 @@
 /* cuda_experts.cu: the products of several experts. An entry is a pair of a row and one of its
  * experts. */
 #include "cuda_fp4_single.cuh"
-#include "cuda_single.cuh"
+#include "cuda_fp8_single.cuh"
 
 #include <stdlib.h>
 
@@ -93,23 +93,23 @@ __global__ void __launch_bounds__(TILE_THREADS, 2)
     });
 }
 
-/* For items of one row on the E4M3 grid, FP8 weights and sums of 128 columns. */
+/* For items of one row on the E4M3 grid, FP8 weights and sums of 128 columns; blockIdx.y is the
+ * item. */
 template <expert_side SIDE>
-__global__ void __launch_bounds__(SINGLE_WARPS * 32, 2)
-    experts_single_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
+__global__ void __launch_bounds__(FP8_WARPS * 32, 1)
+    experts_single_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s,
+                          uint32_t split)
 {
-    extern __shared__ float sums[];
+    extern __shared__ __align__(16) uint8_t memory[];
     const side_shape side = shape_of<SIDE>(j, s);
-    const expert_item *item = &s.items[blockIdx.x];
-    const uint32_t rows = single_exact_rows(side.depth);
-    const uint32_t n = blockIdx.y * rows;
+    const expert_item *item = &s.items[blockIdx.y];
     const single_block block = { SIDE == IN ? j.x.row(s.rows[item->first])
                                             : s.a + (uint64_t)item->first * j.expert_dim,
-                                 &item->weights[side.weight], n, min(rows, side.outputs - n) };
+                                 &item->weights[side.weight], 0, side.outputs };
+    float *y = side.y + (uint64_t)item->first * side.outputs;
 
-    single_exact(block, sums, [&](uint32_t row, float sum) {
-        side.y[(uint64_t)item->first * side.outputs + n + row] = run_round(sum, j.round);
-    });
+    fp8_single(block, split, memory,
+               [&](uint32_t row, float sum) { y[row] = run_round(sum, j.round); });
 }
 
 /* For items of many rows: several thread blocks along blockIdx.x share an item. */
@@ -272,21 +272,21 @@ __global__ void __launch_bounds__(FP4_THREADS, 2)
                 });
 }
 
-/* fp4_kernel for items of one row. */
+/* fp4_kernel for items of one row; blockIdx.y is the item. */
 template <expert_side SIDE>
-__global__ void __launch_bounds__(FP4_SINGLE_WARPS * 32, 2)
+__global__ void __launch_bounds__(FP4_SINGLE_WARPS * 32, 1)
     fp4_single_kernel(const __grid_constant__ experts_job j, const __grid_constant__ slab s)
 {
     extern __shared__ __align__(16) uint8_t memory[];
     const side_shape side = shape_of<SIDE>(j, s);
-    const expert_item *item = &s.items[blockIdx.x];
+    const expert_item *item = &s.items[blockIdx.y];
     float *y = side.y + (uint64_t)item->first * side.outputs;
     const fp4_tile tile = {
         { reinterpret_cast<const uint8_t *>(SIDE == IN ? s.y : s.a), s.scales },
         item->weights[side.weight],
         item->first,
         1,
-        blockIdx.y * FP4_SINGLE_OUTPUTS,
+        0,
         side.outputs,
         side.depth
     };
@@ -456,27 +456,52 @@ void launch_few(cudaStream_t stream, const experts_job &j, const slab &s)
         <<<out, TILE_THREADS, few_memory(j.expert_dim, j.block, s.most_rows), stream>>>(j, s);
 }
 
-void launch_single(cudaStream_t stream, const experts_job &j, const slab &s)
+struct single_launch {
+    fp8_share share;
+    uint64_t memory;
+};
+
+template <expert_side SIDE>
+single_launch single_side(const cuda_backend *cuda, const experts_job &j, const slab &s)
+{
+    const uint32_t outputs = SIDE == IN ? j.expert_dim : j.dim;
+    const uint32_t depth = SIDE == IN ? j.dim : j.expert_dim;
+    const uint32_t sides = SIDE == IN ? 2 : 1;
+    const fp8_share share =
+        fp8_divide(outputs, depth, cuda->processor_count / (sides * s.item_count));
+
+    return { share, fp8_memory(depth, share.split) };
+}
+
+template <expert_side SIDE>
+void launch_single_side(cuda_backend *cuda, const experts_job &j, const slab &s)
+{
+    const single_launch l = single_side<SIDE>(cuda, j, s);
+    const dim3 grid(l.share.blocks, s.item_count, SIDE == IN ? 2 : 1);
+
+    cudaFuncSetAttribute(experts_single_kernel<SIDE>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         (int)l.memory);
+    experts_single_kernel<SIDE><<<grid, FP8_WARPS * 32, l.memory, cuda->compute>>>(j, s,
+                                                                                l.share.split);
+}
+
+void launch_single(cuda_backend *cuda, const experts_job &j, const slab &s)
 {
     const uint32_t blocks = cuda_grid(j.expert_dim, ACTIVATION_BLOCK);
-    const dim3 in(s.item_count, cuda_grid(j.expert_dim, single_exact_rows(j.dim)), 2);
-    const dim3 out(s.item_count, cuda_grid(j.dim, single_exact_rows(j.expert_dim)), 1);
 
-    experts_single_kernel<IN>
-        <<<in, SINGLE_WARPS * 32, single_exact_memory(j.dim), stream>>>(j, s);
+    launch_single_side<IN>(cuda, j, s);
     activate_kernel<<<cuda_grid((uint64_t)s.entry_count * blocks, TILE_WARPS), TILE_THREADS, 0,
-                      stream>>>(j, s);
-    experts_single_kernel<OUT>
-        <<<out, SINGLE_WARPS * 32, single_exact_memory(j.expert_dim), stream>>>(j, s);
+                      cuda->compute>>>(j, s);
+    launch_single_side<OUT>(cuda, j, s);
 }
 
 /* The weights are FORM_EXACT; their rows are then aligned, and so are those of a. */
-int takes_single(const experts_job &j, const slab &s)
+int takes_single(const cuda_backend *cuda, const experts_job &j, const slab &s)
 {
-    return s.most_rows == 1 && j.x.pitch % 4 == 0 &&
+    return s.most_rows == 1 && s.item_count <= UINT16_MAX && j.x.pitch % 4 == 0 &&
            reinterpret_cast<uintptr_t>(j.x.data) % 16 == 0 &&
-           single_exact_memory(j.dim) <= SINGLE_MEMORY_MAX &&
-           single_exact_memory(j.expert_dim) <= SINGLE_MEMORY_MAX;
+           single_side<IN>(cuda, j, s).memory <= cuda->shared_bytes &&
+           single_side<OUT>(cuda, j, s).memory <= cuda->shared_bytes;
 }
 
 int takes_few(const experts_job &j, const slab &s)
@@ -486,36 +511,38 @@ int takes_few(const experts_job &j, const slab &s)
 
 /* fp4_kernel, or fp4_single_kernel if no item has more than one row. */
 template <expert_side SIDE>
-void launch_fp4_side(cudaStream_t stream, const experts_job &j, const slab &s)
+void launch_fp4_side(cuda_backend *cuda, const experts_job &j, const slab &s)
 {
     const uint32_t outputs = SIDE == IN ? j.expert_dim : j.dim;
     const uint32_t depth = SIDE == IN ? j.dim : j.expert_dim;
     const uint32_t sides = SIDE == IN ? 2 : 1;
     const uint64_t memory = fp4_single_memory(depth);
 
-    if (s.most_rows == 1 && memory <= FP4_SINGLE_MEMORY_MAX) {
+    if (s.most_rows == 1 && memory <= cuda->shared_bytes && s.item_count <= UINT16_MAX) {
+        const uint32_t blocks =
+            fp4_single_blocks(outputs, cuda->processor_count / (sides * s.item_count));
+
         cudaFuncSetAttribute(fp4_single_kernel<SIDE>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             FP4_SINGLE_MEMORY_MAX);
-        fp4_single_kernel<SIDE>
-            <<<dim3(s.item_count, cuda_grid(outputs, FP4_SINGLE_OUTPUTS), sides),
-               FP4_SINGLE_WARPS * 32, memory, stream>>>(j, s);
+                             (int)memory);
+        fp4_single_kernel<SIDE><<<dim3(blocks, s.item_count, sides), FP4_SINGLE_WARPS * 32, memory,
+                                  cuda->compute>>>(j, s);
         return;
     }
     cudaFuncSetAttribute(fp4_kernel<SIDE>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          sizeof(fp4_memory));
     fp4_kernel<SIDE><<<dim3(s.item_count, cuda_grid(outputs, FP4_OUTPUTS), sides), FP4_THREADS,
-                       sizeof(fp4_memory), stream>>>(j, s);
+                       sizeof(fp4_memory), cuda->compute>>>(j, s);
 }
 
-void launch_fp4(cudaStream_t stream, const experts_job &j, const slab &s)
+void launch_fp4(cuda_backend *cuda, const experts_job &j, const slab &s)
 {
     const uint64_t units = (uint64_t)s.entry_count * (j.dim / FP4_STEP);
     const uint64_t hidden = (uint64_t)s.entry_count * (j.expert_dim / FP4_STEP);
 
-    cut_kernel<<<cuda_grid(units, TILE_WARPS), TILE_THREADS, 0, stream>>>(j, s);
-    launch_fp4_side<IN>(stream, j, s);
-    activate_cut_kernel<<<cuda_grid(hidden, TILE_WARPS), TILE_THREADS, 0, stream>>>(j, s);
-    launch_fp4_side<OUT>(stream, j, s);
+    cut_kernel<<<cuda_grid(units, TILE_WARPS), TILE_THREADS, 0, cuda->compute>>>(j, s);
+    launch_fp4_side<IN>(cuda, j, s);
+    activate_cut_kernel<<<cuda_grid(hidden, TILE_WARPS), TILE_THREADS, 0, cuda->compute>>>(j, s);
+    launch_fp4_side<OUT>(cuda, j, s);
 }
 
 int is_fp4(const cuda_weight &w)
@@ -565,14 +592,15 @@ void launch_few_of(cudaStream_t stream, weights_form form, const experts_job &j,
         launch_few<few_any>(stream, j, s);
 }
 
-void launch_slab(cudaStream_t stream, weights_form form, const experts_job &j, const slab &s)
+void launch_slab(cuda_backend *cuda, weights_form form, const experts_job &j, const slab &s)
 {
+    const cudaStream_t stream = cuda_queue(cuda);
     const dim3 gather(s.target_count, cuda_grid(j.dim, TILE_THREADS), 1);
 
     if (form == FORM_FP4)
-        launch_fp4(stream, j, s);
-    else if (form == FORM_EXACT && takes_single(j, s))
-        launch_single(stream, j, s);
+        launch_fp4(cuda, j, s);
+    else if (form == FORM_EXACT && takes_single(cuda, j, s))
+        launch_single(cuda, j, s);
     else if (takes_few(j, s))
         launch_few_of(stream, form, j, s);
     else if (s.entry_count <= s.item_count * tile_small::X)
@@ -622,7 +650,7 @@ ckpt_code run_slab(const experts_call &call, experts_cursor *at, ckpt_error *err
     s.b = s.a + capacity * op->expert_dim;
     s.y = s.b + capacity * op->expert_dim;
     s.scales = s.y + capacity * op->dim;
-    launch_slab(cuda_queue(cuda), form_of(op, call.views.data()), j, s);
+    launch_slab(cuda, form_of(op, call.views.data()), j, s);
     return cuda_launched("experts", err);
 }
 

@@ -17,6 +17,7 @@
 #ifndef RUN_CUDA_FP4_CUH
 #define RUN_CUDA_FP4_CUH
 
+#include "cuda_copy.cuh"
 #include "cuda_private.cuh"
 
 #include <cuda_fp16.h>
@@ -100,20 +101,6 @@ static __device__ __forceinline__ float fp4_cut(const float *four, uint8_t *to)
     return scale;
 }
 
-static __device__ __forceinline__ void fp4_copy16(void *to, const void *from)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                     (uint32_t)__cvta_generic_to_shared(to)),
-                 "l"(from));
-}
-
-static __device__ __forceinline__ void fp4_copy4(void *to, const void *from)
-{
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
-                     (uint32_t)__cvta_generic_to_shared(to)),
-                 "l"(from));
-}
-
 /* The inputs of a tile: `count` rows of x from `row` on, weight rows from `output` on. */
 struct fp4_tile {
     fp4_rows x;
@@ -137,23 +124,23 @@ static __device__ __forceinline__ void fp4_fetch(const fp4_tile &t, fp4_memory &
         const uint32_t row = i / pieces;
         const uint32_t piece = i % 8 ^ row % 2 * 4;
 
-        fp4_copy16(&m.x[half][i % pieces / 8][row][piece * 16],
+        cuda_copy16(&m.x[half][i % pieces / 8][row][piece * 16],
                    t.x.cut + (t.row + row) * cut_bytes + k / FP4_SUM * FP4_CUT_BYTES +
                        i % pieces * 16);
     }
     for (uint32_t i = threadIdx.x; i < FP4_OUTPUTS * 4; i += FP4_THREADS)
         if (t.output + i / 4 < t.output_count)
-            fp4_copy16(&m.codes[half][i / 4][i % 4 * 16],
+            cuda_copy16(&m.codes[half][i / 4][i % 4 * 16],
                        t.weight.data + (uint64_t)(t.output + i / 4) * t.weight.row_bytes + k / 2 +
                            i % 4 * 16);
     if (t.output + threadIdx.x < t.output_count)
-        fp4_copy4(&m.scales[half][threadIdx.x],
+        cuda_copy4(&m.scales[half][threadIdx.x],
                   t.weight.scale + (uint64_t)(t.output + threadIdx.x) * t.weight.scale_row_bytes +
                       k / FP4_SUM);
     if (threadIdx.x < t.count)
-        fp4_copy4(&m.x_scales[half][threadIdx.x],
+        cuda_copy4(&m.x_scales[half][threadIdx.x],
                   t.x.scales + (t.row + threadIdx.x) * (t.depth / FP4_STEP) + k / FP4_STEP);
-    asm volatile("cp.async.commit_group;");
+    cuda_copy_commit();
 }
 
 /* Convert eight codes to F16 (times 2^-14), as the four pairs (i, i + 4). */
@@ -248,9 +235,9 @@ static __device__ __forceinline__ void fp4_product(const fp4_tile &t, fp4_memory
     for (uint32_t k = 0; k < t.depth; k += FP4_STEP) {
         if (k + FP4_STEP < t.depth) {
             fp4_fetch(t, m, half ^ 1, k + FP4_STEP);
-            asm volatile("cp.async.wait_group 1;");
+            cuda_copy_wait<1>();
         } else {
-            asm volatile("cp.async.wait_group 0;");
+            cuda_copy_wait<0>();
         }
         __syncthreads();
         for (uint32_t block = 0; block < FP4_STEP / FP4_SUM; block++)

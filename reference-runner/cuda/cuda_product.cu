@@ -2,7 +2,8 @@
  * cuda_product.cu: products with stored weights. With many rows of x, codes are decoded before the
  * product; otherwise each tile of rows would decode them again.
  */
-#include "cuda_single.cuh"
+#include "cuda_fp8_single.cuh"
+#include "cuda_ring.cuh"
 
 #include "kernels/cuda/dequantise.h"
 
@@ -149,16 +150,33 @@ __device__ __forceinline__ single_block single_block_of(const linear_job &j, uin
              (uint32_t)min((uint64_t)rows, j.weight_row_count - n) };
 }
 
-__global__ void __launch_bounds__(SINGLE_WARPS * 32, 2)
-    single_exact_kernel(const __grid_constant__ linear_job j)
+/* The weight rows of a group, which have a row of x of their own. */
+__device__ __forceinline__ single_block single_group_of(const linear_job &j)
 {
-    extern __shared__ float sums[];
-    const uint32_t rows = single_exact_rows(j.weight.cols);
-    const uint64_t n = (uint64_t)blockIdx.x * rows;
+    const uint64_t rows = j.group_rows == 0 ? j.weight_row_count : j.group_rows;
 
-    single_exact(single_block_of(j, n, rows), sums, [&](uint32_t row, float sum) {
-        j.y.row(0)[n + row] = finish(j, sum);
-    });
+    return single_block_of(j, blockIdx.y * rows, (uint32_t)rows);
+}
+
+__global__ void __launch_bounds__(FP8_WARPS * 32, 1)
+    fp8_single_kernel(const __grid_constant__ linear_job j, uint32_t split)
+{
+    extern __shared__ __align__(16) uint8_t memory[];
+    const single_block b = single_group_of(j);
+    float *y = j.y.row(0) + (b.row - j.weight_row);
+
+    fp8_single(b, split, memory, [&](uint32_t row, float sum) { y[row] = finish(j, sum); });
+}
+
+__global__ void __launch_bounds__(RING_WARPS * 32, 1)
+    ring_certain_kernel(const __grid_constant__ linear_job j)
+{
+    extern __shared__ __align__(16) uint8_t memory[];
+    const single_block b = single_group_of(j);
+    float *y = j.y.row(0) + (b.row - j.weight_row);
+
+    ring_sum_certain<single_fp8>(b, memory, [&](float sum) { return finish(j, sum); },
+                                 [&](uint32_t row, float value) { y[row] = value; });
 }
 
 template <typename W, uint32_t each>
@@ -179,13 +197,16 @@ __global__ void __launch_bounds__((each == 1 ? SINGLE_WARPS_MAX : SINGLE_WARPS) 
                             [&](uint32_t row, float value) { y[row] = value; });
 }
 
-/* Rows of x are the same for a thread block if its weight rows are in one group. */
-int is_single(const linear_job &j, uint32_t rows, uint64_t memory)
+/* 1 if there is one row of x, which can be loaded by 16 bytes, and so can rows of the weights. */
+int is_single(const linear_job &j, uint32_t columns)
 {
-    return j.row_count == 1 && j.group_rows % rows == 0 && j.group_step % 4 == 0 &&
-           memory <= SINGLE_MEMORY_MAX;
+    return j.row_count == 1 && j.group_step % 4 == 0 &&
+           single_aligned(&j.weight, j.x.data, columns) &&
+           reinterpret_cast<uintptr_t>(j.other_data) % 16 == 0 &&
+           j.weight_row + j.weight_row_count <= UINT32_MAX;
 }
 
+/* Rows of x are the same for a thread block if its weight rows are in one group. */
 template <typename W, uint32_t each>
 int multiply_certain_by(cuda_backend *cuda, const linear_job &j)
 {
@@ -193,12 +214,52 @@ int multiply_certain_by(cuda_backend *cuda, const linear_job &j)
     const uint64_t memory = single_certain_memory<W>(j.weight.cols, each);
     const uint32_t warps = each == 1 ? SINGLE_WARPS_MAX : SINGLE_WARPS;
 
-    if (!is_single(j, rows, memory) || !single_aligned(&j.weight, j.x.data, W::COLUMNS) ||
-        reinterpret_cast<uintptr_t>(j.other_data) % 16 != 0)
+    if (!is_single(j, W::COLUMNS) || j.group_rows % rows != 0 || memory > SINGLE_MEMORY_MAX)
         return 0;
     const dim3 grid(cuda_grid(j.weight_row_count, rows), j.other_data == nullptr ? 1 : 2, 1);
 
     single_certain_kernel<W, each><<<grid, warps * 32, memory, cuda_queue(cuda)>>>(j);
+    return 1;
+}
+
+uint64_t group_rows_of(const linear_job &j)
+{
+    return j.group_rows == 0 ? j.weight_row_count : j.group_rows;
+}
+
+/* Certain sums of enough FP8 weight rows for all warps, if shared memory suffices. */
+int multiply_ring(cuda_backend *cuda, const linear_job &j)
+{
+    const uint64_t memory = ring_memory<single_fp8>(j.weight.cols);
+    const uint64_t rows = group_rows_of(j);
+    const uint64_t groups = size_div_up(j.weight_row_count, rows);
+
+    if (!is_single(j, single_fp8::COLUMNS) || memory > cuda->shared_bytes ||
+        groups > UINT16_MAX || j.weight.cols > RING_COLUMNS_MAX ||
+        j.weight_row_count < (uint64_t)RING_ROWS * RING_WARPS / 4 * cuda->processor_count)
+        return 0;
+    cudaFuncSetAttribute(ring_certain_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         (int)memory);
+    ring_certain_kernel<<<dim3(ring_blocks(rows, cuda->processor_count / groups),
+                               (uint32_t)groups, 1),
+                          RING_WARPS * 32, memory, cuda_queue(cuda)>>>(j);
+    return 1;
+}
+
+int multiply_fp8(cuda_backend *cuda, const linear_job &j)
+{
+    const uint64_t rows = group_rows_of(j);
+    const uint64_t groups = size_div_up(j.weight_row_count, rows);
+    const fp8_share share = fp8_divide(rows, j.weight.cols,
+                                       (uint32_t)(cuda->processor_count / groups));
+    const uint64_t memory = fp8_memory(j.weight.cols, share.split);
+
+    if (!is_single(j, single_fp8::COLUMNS) || memory > cuda->shared_bytes || groups > UINT16_MAX)
+        return 0;
+    cudaFuncSetAttribute(fp8_single_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         (int)memory);
+    fp8_single_kernel<<<dim3(share.blocks, (uint32_t)groups, 1), FP8_WARPS * 32, memory,
+                        cuda_queue(cuda)>>>(j, share.split);
     return 1;
 }
 
@@ -222,13 +283,9 @@ int multiply_single(cuda_backend *cuda, const linear_job &j)
     if (j.block == 0 && w->scale_dtype == CKPT_NONE && w->dtype == CKPT_BF16)
         return multiply_certain<single_bf16>(cuda, j);
     if (j.block == 0 && w->scale_dtype == CKPT_F8_E8M0 && few_form_of(w, 0) == FEW_FP8)
-        return multiply_certain<single_fp8>(cuda, j);
-    if (!is_single(j, single_exact_rows(w->cols), single_exact_memory(w->cols)) ||
-        !single_takes_exact(w, j.x.data, is_on_grid(j)))
-        return 0;
-    single_exact_kernel<<<cuda_grid(j.weight_row_count, single_exact_rows(w->cols)),
-                          SINGLE_WARPS * 32, single_exact_memory(w->cols), cuda_queue(cuda)>>>(j);
-    return 1;
+        return multiply_ring(cuda, j) || multiply_certain<single_fp8>(cuda, j);
+    return single_takes_exact(w, j.x.data, is_on_grid(j)) &&
+           multiply_fp8(cuda, j);
 }
 
 /* ---- many rows ---- */

@@ -10,10 +10,11 @@
  * changes a product's bits.
  *
  * plain_dot adds in ascending order; here lanes add shares of a row. Where that may change bits:
- *   single_exact    it cannot: the sums are exact (cuda_few.cuh says why).
- *   single_certain  every addition of either order errs by at most 2^-53 of its result. If the sum
+ *   exact sums      it cannot (cuda_few.cuh says why).
+ *   certain sums    every addition of either order errs by at most 2^-53 of its result. If the sum
  *                   less and plus both bounds is rounded to the same F32 (or BF16), so is the sum
- *                   in ascending order. If not, which is rare, it is formed in that order.
+ *                   in ascending order. If not, as with sums halfway between two F32, it is
+ *                   formed in that order, unless all additions of the row are exact.
  */
 #ifndef RUN_CUDA_SINGLE_CUH
 #define RUN_CUDA_SINGLE_CUH
@@ -31,6 +32,7 @@ constexpr double SINGLE_X = 0x1p890;         /* no F32 overflows by it */
 struct single_fp8 {
     static constexpr uint32_t COLUMNS = 16;
     static constexpr double BACK = 0x1p126;  /* makes up for both powers of two */
+    static constexpr double LARGEST = 480 * 0x1p-1016;       /* at() of 0x7F */
 
     static __device__ __forceinline__ double at(const uint32_t *words, uint32_t i)
     {
@@ -38,10 +40,15 @@ struct single_fp8 {
 
         return __hiloint2double(top >> 7 & (int)0x80FE0000u, 0);
     }
-    /* The code of an E8M0 scale. */
-    static __device__ __forceinline__ uint32_t scale(const cuda_weight &w, uint64_t row, uint32_t k)
+    /* The scales of a row, and the E8M0 code for a column. */
+    static __device__ __forceinline__ const uint8_t *scale_row(const cuda_weight &w, uint64_t row)
     {
-        return w.scale[row / w.block_rows * w.scale_row_bytes + k / w.block_cols];
+        return w.scale + (uint32_t)row / w.block_rows * w.scale_row_bytes;
+    }
+    static __device__ __forceinline__ uint32_t scale_at(const cuda_weight &w, const uint8_t *scales,
+                                                        uint32_t k)
+    {
+        return __ldg(scales + (w.block_cols == FEW_COLUMNS ? k / FEW_COLUMNS : k / w.block_cols));
     }
     /* With a scale outside of this range, the F32 product of code and scale may be rounded. */
     static __device__ __forceinline__ void weigh(uint32_t scale, double2 *sum)
@@ -57,7 +64,12 @@ struct single_fp8 {
 struct single_unscaled {
     static constexpr double BACK = 0x1p6;
 
-    static __device__ __forceinline__ uint32_t scale(const cuda_weight &, uint64_t, uint32_t)
+    static __device__ __forceinline__ const uint8_t *scale_row(const cuda_weight &, uint64_t)
+    {
+        return nullptr;
+    }
+    static __device__ __forceinline__ uint32_t scale_at(const cuda_weight &, const uint8_t *,
+                                                        uint32_t)
     {
         return 0;
     }
@@ -148,7 +160,7 @@ static __device__ __forceinline__ void single_load(const single_block &b, uint32
 
         to.of[r] = is_there ? __ldg(reinterpret_cast<const uint4 *>(at + r * w.row_bytes))
                             : make_uint4(0, 0, 0, 0);
-        to.scales[r] = is_there ? W::scale(w, b.row + row + r, k) : 127;
+        to.scales[r] = is_there ? W::scale_at(w, W::scale_row(w, b.row + row + r), k) : 127;
     }
 }
 
@@ -187,7 +199,7 @@ static __device__ __forceinline__ double2 single_multiply(const uint4 &codes, co
 }
 
 /* Call put(row, segment, sums) for the segments of all rows of the thread block, once for each. */
-template <typename W, uint32_t rows, bool bounded, typename Put>
+template <typename W, uint32_t rows, typename Put>
 static __device__ __forceinline__ void single_sums(const single_block &b, const Put &put)
 {
     const uint32_t lane = threadIdx.x % 32;
@@ -210,14 +222,13 @@ static __device__ __forceinline__ void single_sums(const single_block &b, const 
         single_load_x<W>(b, unit % spans * single_span<W>() + mine, x);
 #pragma unroll
         for (uint32_t r = 0; r < rows; r++) {
-            double2 sum = single_multiply<W, bounded>(now.of[r], x);
+            double2 sum = single_multiply<W, true>(now.of[r], x);
 
             W::weigh(now.scales[r], &sum);
 #pragma unroll
             for (uint32_t step = 1; step < SINGLE_LANES; step *= 2) {
                 sum.x += __shfl_xor_sync(0xFFFFFFFFu, sum.x, step);
-                if (bounded)
-                    sum.y += __shfl_xor_sync(0xFFFFFFFFu, sum.y, step);
+                sum.y += __shfl_xor_sync(0xFFFFFFFFu, sum.y, step);
             }
             if (lane % SINGLE_LANES == 0)
                 put(unit / spans * rows + r,
@@ -226,53 +237,14 @@ static __device__ __forceinline__ void single_sums(const single_block &b, const 
     }
 }
 
-/* ---- exact sums ---- */
-
-constexpr uint32_t SINGLE_EXACT_ROWS = 4;
-
-static_assert(single_span<single_fp8>() / SINGLE_SEGMENTS == FEW_COLUMNS,
-              "a segment is a block of columns with one scale");
-
-/* 1 if single_exact supports this weight and row; on_grid is as in few_form_of. */
+/* 1 if sums of blocks of FEW_COLUMNS columns are exact; on_grid is as in few_form_of. */
 static inline int single_takes_exact(const cuda_weight *w, const float *x, int on_grid)
 {
     return few_form_of(w, on_grid) == FEW_EXACT && single_aligned(w, x, single_fp8::COLUMNS);
 }
 
-/* Weight rows of a thread block, and the bytes of shared memory that it needs. */
-static inline __host__ __device__ uint32_t single_exact_rows(uint32_t cols)
-{
-    return single_rows<single_fp8>(cols, SINGLE_EXACT_ROWS);
-}
-
-static inline uint64_t single_exact_memory(uint32_t cols)
-{
-    return (uint64_t)single_segments<single_fp8>(cols) * single_exact_rows(cols) * sizeof(float);
-}
-
-/* Sums of blocks of FEW_COLUMNS columns, each rounded to F32, added in ascending order. Calls
- * out(row, sum) for each row. All threads of the thread block must call it. */
-template <typename Out>
-static __device__ __forceinline__ void single_exact(const single_block &b, float *sums,
-                                                    const Out &out)
-{
-    const uint32_t rows = single_exact_rows(b.weight->cols);
-
-    single_sums<single_fp8, SINGLE_EXACT_ROWS, false>(
-        b, [&](uint32_t row, uint32_t segment, const double2 &sum) {
-            if (row < b.count && segment * FEW_COLUMNS < b.weight->cols)
-                sums[segment * rows + row] = (float)(sum.x * single_fp8::BACK);
-        });
-    __syncthreads();
-    if (threadIdx.x >= b.count)
-        return;
-    float value = 0;
-
-#pragma unroll 8
-    for (uint32_t i = 0; i < b.weight->cols / FEW_COLUMNS; i++)
-        value += sums[i * rows + threadIdx.x];
-    out(threadIdx.x, value);
-}
+static_assert(single_span<single_fp8>() / SINGLE_SEGMENTS == FEW_COLUMNS,
+              "a segment is a block of columns with one scale");
 
 /* ---- sums without blocks ---- */
 
@@ -333,6 +305,91 @@ static __device__ __forceinline__ single_bound single_certify(const double2 *seg
              0x1.1p-53 * (columns * spread + (each + 8) * size) };
 }
 
+/* A product with its magnitude, as readers weigh them, times a power of two. */
+template <typename W>
+static __device__ __forceinline__ double2 single_product(double w, double x, uint32_t scale)
+{
+    double2 product = make_double2(__dmul_rn(w, x), 0);
+
+    product.y = fabs(product.x);
+    W::weigh(scale, &product);
+    return product;
+}
+
+/* The exponent field of the lowest bit of a product that is set, plus 53: an F64 with this exponent
+ * is 2^53 times that bit. */
+static __device__ __forceinline__ uint32_t single_limit(double product)
+{
+    const uint64_t bits = (uint64_t)__double_as_longlong(product);
+    const uint64_t mantissa = (bits & 0xFFFFFFFFFFFFF) | 1ull << 52;
+
+    return (uint32_t)(bits >> 52 & 0x7FF) + (uint32_t)__ffsll((long long)mantissa);
+}
+
+/*
+ * As single_certify, by a warp and from the weight. If all products are multiples of some 2^g and
+ * their magnitudes add up to less than 2^(53 + g), every sum of some of them is a multiple of 2^g
+ * below 2^(53 + g), hence an F64: all orders of addition return the same, and the error is 0. The
+ * sum of magnitudes that is formed here may be rounded, but not from 2^(53 + g) or more to less,
+ * since rounding is monotonic and 2^(53 + g) is an F64. Products are normal F64: the lowest bit of
+ * two F32 is at least 2^-298, and scales are at least 2^-127.
+ *
+ * Otherwise the bound of single_certify, for segments of COLUMNS columns: a tighter one.
+ */
+template <typename W>
+static __device__ __forceinline__ single_bound single_refine(const single_block &b, uint32_t row)
+{
+    const cuda_weight &w = *b.weight;
+    const uint8_t *data = w.data + (b.row + row) * w.row_bytes;
+    const uint8_t *scales = W::scale_row(w, b.row + row);
+    const uint32_t spans = single_spans<W>(w.cols);
+    uint32_t limit = 0x7FE;
+    double before = 0;
+    double spread = 0;
+    double size = 0;
+
+#pragma unroll 1
+    for (uint32_t span = 0; span < spans; span++) {
+        const uint32_t k = span * single_span<W>() + threadIdx.x % 32 * W::COLUMNS;
+        const int is_there = k < w.cols;
+        const uint4 codes = is_there
+                                ? __ldg(reinterpret_cast<const uint4 *>(data + k / W::COLUMNS * 16))
+                                : make_uint4(0, 0, 0, 0);
+        const uint32_t words[4] = { codes.x, codes.y, codes.z, codes.w };
+        const uint32_t scale = is_there ? W::scale_at(w, scales, k) : 127;
+        double through = 0;
+        double x[W::COLUMNS];
+
+        single_load_x<W>(b, k, x);
+#pragma unroll
+        for (uint32_t i = 0; i < W::COLUMNS; i++) {
+            const double2 product = single_product<W>(W::at(words, i), x[i], scale);
+
+            through += product.x;
+            size += product.y;
+            limit = product.x == 0 ? limit : min(limit, single_limit(product.x));
+        }
+        const double mine = through;
+
+        for (uint32_t step = 1; step < 32; step *= 2) {
+            const double other = __shfl_up_sync(0xFFFFFFFFu, through, step);
+
+            through += threadIdx.x % 32 >= step ? other : 0;
+        }
+        spread += fabs(before + (through - mine));
+        before += __shfl_sync(0xFFFFFFFFu, through, 31);
+    }
+    for (uint32_t step = 16; step > 0; step /= 2) {
+        spread += __shfl_xor_sync(0xFFFFFFFFu, spread, step);
+        size += __shfl_xor_sync(0xFFFFFFFFu, size, step);
+    }
+    limit = __reduce_min_sync(0xFFFFFFFFu, limit);
+    const double error = 0x1.1p-53 * (W::COLUMNS * (spread + size) +
+                                      (double)(W::COLUMNS + spans + 8) * size);
+
+    return { before, size < __hiloint2double((int)(limit << 20), 0) ? 0 : error };
+}
+
 /* plain_dot by a warp. */
 static __device__ double single_ascending(const single_block &b, uint32_t row)
 {
@@ -351,6 +408,18 @@ static __device__ double single_ascending(const single_block &b, uint32_t row)
     return sum;
 }
 
+/* rounded() of the sum of a row, by a warp, for which single_certify's bound does not suffice. */
+template <typename W, typename Rounded>
+static __device__ __forceinline__ float single_settle(const single_block &b, uint32_t row,
+                                                   const Rounded &rounded)
+{
+    const single_bound s = single_refine<W>(b, row);
+    const float low = rounded((s.sum - s.error) * W::BACK);
+    const float high = rounded((s.sum + s.error) * W::BACK);
+
+    return cuda_bits(low) == cuda_bits(high) ? low : rounded(single_ascending(b, row));
+}
+
 /* The sum of each row, after finish(), which must be monotonic. Calls out(row, finished). All
  * threads of the thread block must call it. */
 template <typename W, uint32_t rows, typename Finish, typename Out>
@@ -360,7 +429,7 @@ static __device__ __forceinline__ void single_certain(const single_block &b, dou
     const uint32_t count = single_segments<W>(b.weight->cols);
     const auto rounded = [&](double sum) { return finish(0.0f + (float)sum); };
 
-    single_sums<W, rows, true>(b, [&](uint32_t row, uint32_t segment, const double2 &sum) {
+    single_sums<W, rows>(b, [&](uint32_t row, uint32_t segment, const double2 &sum) {
         segments[row * count + segment] = sum;
     });
     __syncthreads();
@@ -371,7 +440,7 @@ static __device__ __forceinline__ void single_certain(const single_block &b, dou
         const float high = rounded((s.sum + s.error) * W::BACK);
         const float value = cuda_bits(low) == cuda_bits(high)
                                 ? low
-                                : rounded(single_ascending(b, row));
+                                : single_settle<W>(b, row, rounded);
 
         if (threadIdx.x % 32 == 0)
             out(row, value);
