@@ -92,7 +92,7 @@ typedef struct {
     { CLI_FLAG, "many-files", NULL, &(o).convert.many_files,                                     \
       "let --max-shard-size make more than 1000 files" },                                        \
     { CLI_FLAG, "no-space-check", NULL, &(o).convert.no_space_check,                             \
-      "start even if the disk is too small" },                                                   \
+      "start, or print the plan of --dry-run, even if the disk is too small" },                  \
     { CLI_STRING, "part", "I/N|auto", &(o).share,                                                 \
       "do share I of N of the job; the last process to finish makes DST appear. Needs a shared " \
       "file system with coherent locks and writes. Default: the rank and size set by srun, "     \

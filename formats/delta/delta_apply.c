@@ -251,6 +251,8 @@ static ckpt_code run_job(apply_job *job, ckpt_error *err)
         code = end_proof(job, code, err);
     if (code != CKPT_OK)
         return code;
+    if (o->dry_run && o->in_place)
+        return delta_apply_check_in_place(job, err);
     if (o->dry_run)
         return o->target == NULL ? CKPT_OK : delta_apply_check_begin(job, err);
     if (o->in_place)

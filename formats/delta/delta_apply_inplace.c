@@ -131,6 +131,15 @@ static ckpt_code run_in_place(apply_job *job, delta_inplace *in, ckpt_error *err
     return delta_sectors_remove(&in->sectors, err);
 }
 
+ckpt_code delta_apply_check_in_place(apply_job *job, ckpt_error *err)
+{
+    delta_inplace in;
+    const ckpt_code code = delta_inplace_begin(&job->chain, job->views.checkpoint, &in, err);
+
+    delta_inplace_release(&in);
+    return code;
+}
+
 ckpt_code delta_apply_in_place(apply_job *job, ckpt_error *err)
 {
     delta_inplace in;

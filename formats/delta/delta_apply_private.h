@@ -47,5 +47,7 @@ ckpt_code delta_apply_check_begin(apply_job *job, ckpt_error *err);
 
 /* Change the base into the result. */
 ckpt_code delta_apply_in_place(apply_job *job, ckpt_error *err);
+/* For dry runs: refuse what that would refuse before its first byte. */
+ckpt_code delta_apply_check_in_place(apply_job *job, ckpt_error *err);
 
 #endif

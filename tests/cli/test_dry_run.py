@@ -211,3 +211,16 @@ def test_packing_to_a_name_that_is_taken(leftover, inputs, tmp_path):
     (tmp_path / "out.partial").write_text(leftover)
     refuse_alike(tmp_path, "ckpt-delta", "diff", "--base", "none", str(inputs["a"]),
                  str(tmp_path / "out"), says="is in the way")
+
+
+def test_a_base_that_another_change_has_left_half_done(ckpt, fault, inputs, golden_a, tmp_path):
+    base = shutil.copytree(golden_a, tmp_path / "base")
+    other = drift(golden_a, tmp_path / "other", only=lambda name: "layers.2" in name)
+    ckpt("ckpt-delta", "diff", golden_a, other, tmp_path / "d")
+    ckpt("ckpt-delta", "apply", "--in-place", base, tmp_path / "d", check=-signal.SIGKILL,
+         env=fault.env("pwrite:kill:2", "base/model"))
+    assert fault.injected
+    fault.log.unlink()
+    refuse_alike(tmp_path, "ckpt-delta", "apply", "--in-place", str(base), str(inputs["d"]),
+                 says="is of another change that was interrupted")
+    ckpt("ckpt-delta", "apply", "--in-place", "--dry-run", base, tmp_path / "d")
