@@ -301,9 +301,47 @@ static ckpt_code check_whole(const ckpt_checkpoint *out, uint32_t i, ckpt_error 
                      file_path(f->file));
 }
 
+/* 1 for "model-00002-of-00005.safetensors". */
+static int is_in_series(const char *name, unsigned *number, unsigned *count)
+{
+    int end = 0;
+
+    return sscanf(name, "model-%5u-of-%5u.safetensors%n", number, count, &end) == 2 && end > 0 &&
+           name[end] == '\0';
+}
+
+/* Without an index only the names tell that files are missing. */
+static ckpt_code note_series(ckpt_checkpoint *out, ckpt_error *err)
+{
+    const ckpt_store *store = out->store;
+    char missing[FORMAT_NAME_BYTES] = "";
+    unsigned total = 0;
+    unsigned seen = 0;
+
+    for (size_t i = 0; i < store->file_count; i++) {
+        unsigned number;
+        unsigned count;
+
+        if (!is_in_series(store->files[i].name, &number, &count))
+            continue;
+        total = total == 0 ? count : total;
+        seen += count == total;
+    }
+    if (seen == 0 || seen >= total)
+        return CKPT_OK;
+    for (unsigned i = 1; i <= total && missing[0] == '\0'; i++) {
+        snprintf(missing, sizeof missing, "model-%05u-of-%05u.safetensors", i, total);
+        if (folder_has(store->folder, missing))
+            missing[0] = '\0';
+    }
+    return note_add(&out->notes, err, "this folder has %u of %s, '%s' is missing: the tensors of "
+                    "the others are not included", seen,
+                    text_count(total, "file", "files").text, missing);
+}
+
 static ckpt_code read_files(ckpt_checkpoint *out, ckpt_error *err)
 {
-    ckpt_code code = CKPT_OK;
+    ckpt_code code = out->place.name == NULL && !out->has_index ? note_series(out, err) : CKPT_OK;
 
     for (uint32_t i = 0; i < out->store->file_count && code == CKPT_OK; i++)
         if ((code = safetensors_read(out->store, i, err)) == CKPT_OK)

@@ -120,8 +120,9 @@ static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, 
                   (c->has_no_mtp && family_may_lack(c->family, expected->name))))
         return CKPT_OK;
     if (i < 0 && !c->options.lenient)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which %s requires",
-                         c->place.path, expected->name, checkpoint_config_name(c));
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which %s requires%s",
+                         c->place.path, expected->name, checkpoint_config_name(c),
+                         c->has_index ? ", and its index does not name it" : "");
     if (i < 0)
         return note_add(&c->notes, err, "missing tensor '%s'", expected->name);
     got = ckpt_catalog_at(c->reading.logical, (size_t)i);

@@ -87,6 +87,9 @@ ckpt_code file_set_size(ckpt_file *f, uint64_t size, ckpt_error *err);
  * of them does not change the other. 0: this file system does not share blocks, or they are on two;
  * then nothing was done. */
 int file_clone(const ckpt_file *from, ckpt_file *to);
+/* 1 for "~" and "~/...": quoted, or behind a '=', so that no shell has replaced it. */
+int file_begins_at_home(const char *path);
+ckpt_code file_fail_home(const char *path, ckpt_error *err);
 /* 0: the file system of this folder is one that never shares blocks. */
 int file_may_clone(const char *directory);
 ckpt_code file_sync(ckpt_file *f, ckpt_error *err);

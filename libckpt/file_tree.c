@@ -86,6 +86,19 @@ char *file_join(const char *directory, const char *name)
 
 /* ---- making and removing ---- */
 
+int file_begins_at_home(const char *path)
+{
+    return path[0] == '~' && (path[1] == '\0' || path[1] == '/');
+}
+
+ckpt_code file_fail_home(const char *path, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_USAGE,
+                     "cannot write '%s': it begins with a ~ that no shell has "
+                     "replaced (./~ is a folder of this name)",
+                     path);
+}
+
 int file_may_clone(const char *directory)
 {
     struct statfs disk;
@@ -345,6 +358,8 @@ ckpt_code file_check_place(const char *path, ckpt_error *err)
                          S_ISDIR(status.st_mode)   ? "directory"
                          : S_ISLNK(status.st_mode) ? "link"
                                                    : "device or pipe");
+    else if (!file_is_directory(parent) && file_begins_at_home(path))
+        code = file_fail_home(path, err);
     else if (!file_is_directory(parent))
         code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s' is not a directory", path,
                          parent);

@@ -37,6 +37,9 @@ void json_scan_begin(json_scanner *s, const char *text, size_t size, const char 
 
 ckpt_code json_scan_fail(const json_scanner *s, size_t at, const char *what, ckpt_error *err)
 {
+    if (s->size == 0)
+        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is empty, not valid JSON: %s at byte %zu",
+                         s->subject, what, at);
     return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not valid JSON: %s at byte %zu", s->subject, what,
                      at);
 }

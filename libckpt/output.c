@@ -102,6 +102,8 @@ static ckpt_code check_name(const char *path, ckpt_error *err)
     else if (stat(parent, &around) != 0 && is_remote(path))
         code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': only local folders can be written; "
                          "copy the result with rsync or the like", path);
+    else if (stat(parent, &around) != 0 && file_begins_at_home(path))
+        code = file_fail_home(path, err);
     else if (stat(parent, &around) != 0)
         code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s': %s", path, parent,
                          strerror(errno));

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "size.h"
 #include "text.h"
 
@@ -453,7 +454,7 @@ static int recognise_shell(const char *path, char out[RECOGNISE_BYTES])
                  "file of this name)");
         return 1;
     }
-    if (strncmp(path, "~/", 2) == 0) {
+    if (file_begins_at_home(path)) {
         snprintf(out, RECOGNISE_BYTES, "does not exist: a shell replaces ~ where an unquoted word "
                  "begins with it, and not after '='");
         return 1;

@@ -91,9 +91,12 @@ static ckpt_code open_all(job_plan *plan, ckpt_error *err)
 
     parts.incomplete |= o->fill_from != NULL;      /* check_filled checks both inputs together */
     parts.config = o->config;
-    if ((code = ckpt_open(o->feed == NULL ? o->source : o->feed->headers_dir, &parts, &plan->source,
-                          err)) != CKPT_OK ||
-        (o->feed != NULL && (code = check_feed(plan, err)) != CKPT_OK))
+    code =
+        ckpt_open(o->feed == NULL ? o->source : o->feed->headers_dir, &parts, &plan->source, err);
+    if (code == CKPT_E_IO && err != NULL && !file_exists(o->source) && file_exists(o->target))
+        return ckpt_fail(err, code, "%s, but '%s' does: SRC comes first, then DST", err->text,
+                         o->target);
+    if (code != CKPT_OK || (o->feed != NULL && (code = check_feed(plan, err)) != CKPT_OK))
         return code;
     checkpoint_give_up_stored(plan->source);
     parts.config = NULL;

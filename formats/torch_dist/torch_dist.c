@@ -100,6 +100,20 @@ static ckpt_code choose_only(const ckpt_folder *root, char out[NAME_MAX + 1], ck
     return CKPT_OK;
 }
 
+/* The run was cleaned up, or copied in part. */
+static ckpt_code fail_absent(const ckpt_folder *root, const char *tracker, const char *name,
+                             ckpt_error *err)
+{
+    const iteration_finder finder = find_iterations(root);
+
+    return finder.count == 0
+               ? ckpt_fail(err, CKPT_E_IO, "'%s' names '%s', which is not there", tracker, name)
+               : ckpt_fail(err, CKPT_E_IO,
+                           "'%s' names '%s', which is not there: use one that is, "
+                           "such as '%s/%s'",
+                           tracker, name, folder_path(root), finder.last);
+}
+
 static ckpt_code read_tracker(const ckpt_folder *root, char out[NAME_MAX + 1], ckpt_error *err)
 {
     folder_text tracker;
@@ -109,6 +123,8 @@ static ckpt_code read_tracker(const ckpt_folder *root, char out[NAME_MAX + 1], c
         code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' does not name an iteration: "
             "'%.32s'", tracker.path,
                          tracker.bytes);
+    else if (code == CKPT_OK && !folder_has(root, out))
+        code = fail_absent(root, tracker.path, out, err);
     folder_text_release(&tracker);
     return code;
 }

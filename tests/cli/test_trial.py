@@ -36,6 +36,18 @@ def make_folders(folder):
                  "some/b.safetensors", "pipe"):
         (folder / "folders" / name).mkdir(parents=True)
     os.mkfifo(folder / "folders" / "pipe" / "a.safetensors")
+    made = folder / "folders"
+    (made / "my model").mkdir()
+    (made / "one").mkdir()
+    shutil.copy(next((folder / "tiny").glob("model-00001*")), made / "one")
+    for name in "unnamed", "empty":
+        shutil.copytree(folder / "tiny", made / name)
+    (made / "empty" / "config.json").write_text("")
+    index = json.loads((made / "unnamed" / "model.safetensors.index.json").read_text())
+    del index["weight_map"]["embed.weight"]
+    (made / "unnamed" / "model.safetensors.index.json").write_text(json.dumps(index))
+    shutil.copytree(folder / "dist" / "release", made / "run" / "iter_0000005")
+    (made / "run" / "latest_checkpointed_iteration.txt").write_text("7")
     shutil.copy(next((folder / "tiny").glob("*.safetensors")),
                 folder / "folders" / "some" / "a.safetensors")
 
@@ -439,7 +451,7 @@ ckpt-download a/b --tries 99999999999999999999 | expected a whole number
 
 # of a fifth: wrong configs are named as they were given, and what has a name of weights and is none
 TRIAL += """\
-ckpt-convert --config w-none bare out | 'w-none' is not valid JSON
+ckpt-convert --config w-none bare out | 'w-none' is empty, not valid JSON
 ckpt-convert --config w-list bare out | 'w-list' is not an object
 ckpt-synth --config w-list out | 'w-list' is not an object
 ckpt-convert --config w-bare bare out | 'w-bare': the config has neither 'compress_ratios' nor
@@ -460,6 +472,24 @@ ckpt-inspect folders/gguf | 'folders/gguf/a.gguf': expected a file, got a direct
 ckpt-inspect folders/mp | 'folders/mp/model0-mp2.safetensors': expected a file, got a directory
 ckpt-inspect folders/pipe | 'folders/pipe/a.safetensors': expected a file, got a named pipe
 ckpt-inspect folders/hf/model.safetensors | is an empty folder
+ckpt-verify digest folders/unnamed | requires, and its index does not name it
+ckpt-inspect folders/run | names 'iter_0000007', which is not there | 'folders/run/iter_0000005'
+ckpt-inspect folders/empty | 'folders/empty/config.json' is empty, not valid JSON
+ckpt-convert --dtype bf16 absent tiny | 'absent' does not exist, but 'tiny' does: SRC comes first
+ckpt-convert dtype=bf16 tiny out | did you mean '--dtype=bf16' by 'dtype=bf16'?
+ckpt-convert --dtype:bf16 tiny out | did you mean '--dtype'?
+ckpt-inspect -json tiny | unknown option '-json'; did you mean '--json'?
+ckpt-convert tiny out --out out2 | '--out out2' is the last one, and 'out' is one too many
+ckpt-convert folders/my model out | 'folders/my model' is one path | when it is quoted
+ckpt-convert tiny ~/out | it begins with a ~ that no shell has replaced
+ckpt-convert --report ~/r.json tiny out | it begins with a ~ that no shell has replaced
+ckpt-inspect ~ | a shell replaces ~ where an unquoted word
+ckpt-convert --quantize experts=fp4, bf16 out | something is missing between commas
+ckpt-inspect --tensors '' tiny | --tensors '' matches no tensor of 'tiny'
+ckpt-convert --skip [ --quantize v4-release bf16 out | --skip '[' matches no tensor
+ckpt-run --tokens tiny p.json | 'p.json' is not a checkpoint
+ckpt-verify compare --sort tiny bf16 | got 'tiny'
+ckpt-convert hf:///a/b out | it is a path; expected OWNER/NAME of a hub
 """
 
 
@@ -536,3 +566,13 @@ def test_a_shell_loop_over_files_reads_the_names(place):
     done = subprocess.run(["bash", "-o", "pipefail", "-c", script, BUILD / "bin" / "ckpt-inspect"],
                           cwd=place, capture_output=True, text=True)
     assert done.stdout == "3\n"
+
+
+def test_a_folder_without_its_other_files_is_noted(place, ckpt):
+    """Without index and config nothing else tells that tensors are missing."""
+    for words in ["ckpt-inspect"], ["ckpt-verify", "digest"]:
+        said = ckpt(*words, "--json", place / "folders" / "one").json
+        assert "notes" not in said or any(
+            "has 1 of 5 files, 'model-00002-of-00005.safetensors' is missing" in note
+            for note in said["notes"])
+    assert "is missing: the tensors" in ckpt("ckpt-inspect", place / "folders" / "one").out

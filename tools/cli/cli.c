@@ -11,6 +11,7 @@
 
 #include "cli_private.h"
 #include "libckpt/error.h"
+#include "libckpt/file.h"
 
 static int file_limit_is_ignored;        /* SIGXFSZ */
 
@@ -80,7 +81,7 @@ static const cli_command *find_sister(const cli_line *line, const char *name, si
 /* Fail on an unknown option, with the option that was probably meant. */
 static ckpt_code fail_unknown(const cli_line *line, const char *text, ckpt_error *err)
 {
-    const size_t size = strcspn(text, "=");
+    const size_t size = strcspn(text, "=:");
     const char *hint = find_hint(line->command, text, size);
     const cli_command *sister = find_sister(line, text + 2, size < 3 ? 0 : size - 2);
     cli_near near;
@@ -153,6 +154,9 @@ static ckpt_code take_letters(cli_line *line, ckpt_error *err)
     const char *text = line->argv[line->at];
     ckpt_code code = CKPT_OK;
 
+    if (strlen(text) > 2 &&
+        cli_find_option(line->command->options, text + 1, strcspn(text + 1, "=")) != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "unknown option '%s'; did you mean '-%s'?", text, text);
     for (const char *letter = text + 1; *letter != '\0' && code == CKPT_OK; letter++) {
         const cli_option *option = cli_find_letter(line->command->options, *letter);
 
@@ -375,13 +379,60 @@ static int choose_subcommand(const cli_command **command, int argc, char **argv)
     return CLI_GO;
 }
 
-static int check_arg_count(const cli_command *command, unsigned count)
+/* An argument that was meant as an option: "dtype=bf16". */
+static const char *find_bare_option(const cli_command *command, const cli_args *args)
 {
+    for (unsigned i = 0; i < args->count; i++) {
+        const size_t size = strcspn(args->items[i], "=");
+
+        if (args->items[i][size] == '=' && !file_exists(args->items[i]) &&
+            cli_find_option(command->options, args->items[i], size) != NULL)
+            return args->items[i];
+    }
+    return NULL;
+}
+
+/* Two arguments that are one path with a blank. */
+static int find_cut_path(const cli_args *args, char *out, size_t out_bytes)
+{
+    for (unsigned i = 1; i < args->count; i++) {
+        const int size = snprintf(out, out_bytes, "%s %s", args->items[i - 1], args->items[i]);
+
+        if (size > 0 && (size_t)size < out_bytes && file_exists(out))
+            return 1;
+    }
+    return 0;
+}
+
+static int check_arg_count(const cli_command *command, const cli_args *args)
+{
+    const unsigned count = args->count;
     const int is_few = count < command->arg_min;
+    const char *bare;
+    char path[512];
     ckpt_error err;
 
     if (count >= command->arg_min && count <= command->arg_max)
         return CLI_GO;
+    if (!is_few && command->last_arg != NULL && *command->last_arg != NULL) {
+        ckpt_fail(&err, CKPT_E_USAGE,
+                  "too many arguments: '--out %s' is the last one, and '%s' is "
+                  "one too many; see --help",
+                  args->items[count - 1], args->items[count - 2]);
+        return cli_fail(&err);
+    }
+    if (!is_few && (bare = find_bare_option(command, args)) != NULL) {
+        ckpt_fail(&err, CKPT_E_USAGE, "too many arguments: did you mean '--%s' by '%s'?", bare,
+                  bare);
+        return cli_fail(&err);
+    }
+    if (!is_few && find_cut_path(args, path, sizeof path)) {
+        ckpt_fail(&err, CKPT_E_USAGE,
+                  "too many arguments: '%s' is one path, which a shell reads "
+                  "as one argument when it is quoted",
+                  path);
+        return cli_fail(&err);
+    }
     ckpt_fail(&err, CKPT_E_USAGE, "%s arguments: expected '%s', got %u; %s",
               is_few ? "too few" : "too many", command->usage, count,
               is_few || command->surplus == NULL ? "see --help" : command->surplus);
@@ -457,7 +508,7 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *args)
         return cli_fail(&err);
     if (command->last_arg != NULL && *command->last_arg != NULL)
         args->items[args->count++] = (char *)(uintptr_t)*command->last_arg;
-    if ((status = check_arg_count(command, args->count)) != CLI_GO)
+    if ((status = check_arg_count(command, args)) != CLI_GO)
         return status;
     limit_memory(command);
     if (check_rules(&line, &err) != CKPT_OK)
