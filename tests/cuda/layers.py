@@ -25,7 +25,8 @@ def run_ours(build, folder, options):
     for _ in range(3):
         said = subprocess.run(
             [build / "bin/ckpt-run", "--json", "--quiet", "--backend", "cuda", "--positions",
-             "last", "--tokens", folder / "tokens.json", *options, folder / "model"],
+             "last", "--out", folder / "out", "--tokens", folder / "tokens.json", *options,
+             folder / "model"],
             check=True, capture_output=True, text=True)
     layers = json.loads(said.stdout)["layers"]
     for layer in layers:
