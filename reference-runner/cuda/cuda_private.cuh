@@ -171,7 +171,13 @@ struct cuda_steps {
     unsigned count;
 };
 
-enum { CUDA_EPOCHS = 256, CUDA_PARCELS = 64, CUDA_WAITS = 256 };
+enum { CUDA_EPOCHS = 256, CUDA_PARCELS = 64, CUDA_WAITS = 256, CUDA_SPANS = 64 };
+
+/* In seconds after the event `origin`. */
+struct cuda_span {
+    double begin;
+    double end;
+};
 
 struct cuda_backend {
     run_backend base;
@@ -194,12 +200,13 @@ struct cuda_backend {
     char *scratch[3];        /* indexed by CUDA_SCRATCH_* */
     uint64_t scratch_bytes[3];
     std::mutex copy_lock;    /* held while the copies and events of one tile are queued on `copy` */
-    /* For lap; lap_lock guards the times and bytes of copies. Copies may overlap: copied_until is
-     * the end of the time in which any of them ran, in seconds after the event `origin`. */
+    /* For lap; lap_lock guards the times and bytes of copies. Copies may overlap, and threads learn
+     * of their ends in any order: `spans` are the last times in which any copy ran. */
     std::mutex lap_lock;
     double lap_begin;
     double copy_seconds;
-    double copied_until;
+    cuda_span spans[CUDA_SPANS];
+    unsigned span_count;
     cudaEvent_t origin;
     uint64_t copy_bytes;
     cudaEvent_t waits[CUDA_WAITS][2];

@@ -501,24 +501,45 @@ static cudaError_t add_elapsed(cudaEvent_t from, cudaEvent_t to, double *seconds
     return error;
 }
 
+/* Add a span to those that are kept, as one with those that it touches; the oldest makes room.
+ * Returns its time that is in none of them. */
+static double add_span(cuda_backend *cuda, cuda_span span)
+{
+    cuda_span joined = span;
+    double added = span.end - span.begin;
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < cuda->span_count; i++) {
+        const cuda_span s = cuda->spans[i];
+        const double common = fmin(s.end, span.end) - fmax(s.begin, span.begin);
+
+        if (common < 0) {
+            cuda->spans[kept++] = s;
+            continue;
+        }
+        added -= common;
+        joined = { fmin(s.begin, joined.begin), fmax(s.end, joined.end) };
+    }
+    if (kept == CUDA_SPANS) {
+        memmove(cuda->spans, cuda->spans + 1, (CUDA_SPANS - 1) * sizeof *cuda->spans);
+        kept--;
+    }
+    cuda->spans[kept] = joined;
+    cuda->span_count = kept + 1;
+    return added;
+}
+
 /* Count the time of a complete copy in which no other one that was counted ran. */
 static cudaError_t count_copy(cuda_backend *cuda, const cuda_stage *s)
 {
-    double begun = 0;
-    double sent = 0;
-    cudaError_t error = add_elapsed(cuda->origin, s->begun, &begun);
+    cuda_span span = { 0, 0 };
+    cudaError_t error = add_elapsed(cuda->origin, s->begun, &span.begin);
 
     if (error == cudaSuccess)
-        error = add_elapsed(cuda->origin, s->sent, &sent);
-    if (error != cudaSuccess)
-        return error;
-    if (begun < cuda->copied_until)
-        begun = cuda->copied_until;
-    if (sent > begun) {
-        cuda->copy_seconds += sent - begun;
-        cuda->copied_until = sent;
-    }
-    return cudaSuccess;
+        error = add_elapsed(cuda->origin, s->sent, &span.end);
+    if (error == cudaSuccess)
+        cuda->copy_seconds += add_span(cuda, span);
+    return error;
 }
 
 /* If the origin is old, the beginning of a copy becomes the new one; its stage gets the old event.
@@ -527,15 +548,16 @@ static cudaError_t move_origin(cuda_backend *cuda, cuda_stage *s)
 {
     double age = 0;
     cudaEvent_t old = cuda->origin;
-    cudaError_t error;
+    const cudaError_t error = add_elapsed(old, s->begun, &age);
 
-    if (cuda->copied_until < ORIGIN_AGE_MAX)
-        return cudaSuccess;
-    if ((error = add_elapsed(old, s->begun, &age)) != cudaSuccess)
+    if (error != cudaSuccess || age < ORIGIN_AGE_MAX)
         return error;
     cuda->origin = s->begun;
     s->begun = old;
-    cuda->copied_until -= age;
+    for (unsigned i = 0; i < cuda->span_count; i++) {
+        cuda->spans[i].begin -= age;
+        cuda->spans[i].end -= age;
+    }
     return cudaSuccess;
 }
 

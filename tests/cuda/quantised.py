@@ -54,7 +54,7 @@ def make_models(tools, folder, name):
     tools("ckpt-convert", "--quantize", "experts=nvfp4-exact,mtp-experts=keep", mixed,
           models["nvfp4, exact"])
     models["nvfp4, divided"] = divided(models["nvfp4, exact"], folder / "divisor")
-    models["q8_0"] = folder / "q8_0.gguf"
+    models["q8_0"] = folder / "q8_0"
     tools("ckpt-shard", "--layout", "gguf", "--without-tokenizer", "--quantize",
           "q8_0,experts=keep", DATA / name, models["q8_0"])
     return models
