@@ -325,7 +325,8 @@ static int recognise_folder(const ckpt_folder *folder, char out[RECOGNISE_BYTES]
     else if (folder_has(folder, "mp_rank_00") || folder_has(folder, "mp_rank_00_000"))
         snprintf(out, RECOGNISE_BYTES, "is a Megatron checkpoint in the older format 'torch', "
                                        "which is not supported: save it as torch_dist");
-    else if (folder_find_name(folder, is_any, &has_names, NULL) == CKPT_OK && !has_names)
+    else if (file_is_directory(folder_path(folder)) &&   /* a web server need not list its files */
+             folder_find_name(folder, is_any, &has_names, NULL) == CKPT_OK && !has_names)
         snprintf(out, RECOGNISE_BYTES, "is an empty folder");
     else if (find_below(folder, name))
         snprintf(out, RECOGNISE_BYTES, "contains folders, not a checkpoint: use one of them, such "

@@ -44,7 +44,7 @@ static ckpt_code begin_proof(apply_job *job, ckpt_error *err)
     job->run.progress = tell_progress;
     job->run.phase = tell_phase;
     job->run.context = job;
-    return delta_proof_begin(&job->chain, job->run.thread_count, &job->proof, err);
+    return delta_proof_begin(&job->chain, &job->options->run, &job->proof, err);
 }
 
 /* The result of the work becomes that of the proof if this fails: frames of a damaged file may well

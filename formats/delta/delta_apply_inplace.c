@@ -1,6 +1,10 @@
 /* Applies deltas in place: the steps before and after the two passes over the base. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "delta_apply_private.h"
 #include "delta_inplace.h"
@@ -134,19 +138,38 @@ static ckpt_code run_in_place(apply_job *job, delta_inplace *in, ckpt_error *err
 ckpt_code delta_apply_check_in_place(apply_job *job, ckpt_error *err)
 {
     delta_inplace in;
-    const ckpt_code code = delta_inplace_begin(&job->chain, job->views.checkpoint, &in, err);
+    ckpt_code code = delta_inplace_begin(&job->chain, job->views.checkpoint, &in, err);
 
+    if (code == CKPT_OK)
+        code = delta_inplace_check_files(&in, err);
     delta_inplace_release(&in);
     return code;
+}
+
+/* Lock the base's folder. Two runs that change one base would remove each other's journal. A file
+ * system without locks is no reason to refuse. */
+static ckpt_code lock_base(const char *directory, int *fd, ckpt_error *err)
+{
+    *fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0 || flock(*fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE, "'%s' is being changed by another ckpt-delta: let it end",
+                     directory);
 }
 
 ckpt_code delta_apply_in_place(apply_job *job, ckpt_error *err)
 {
     delta_inplace in;
-    ckpt_code code = delta_inplace_begin(&job->chain, job->views.checkpoint, &in, err);
+    int lock;
+    ckpt_code code = lock_base(folder_path(job->views.checkpoint->place.folder), &lock, err);
 
-    if (code == CKPT_OK)
-        code = run_in_place(job, &in, err);
-    delta_inplace_release(&in);
+    if (code == CKPT_OK) {
+        code = delta_inplace_begin(&job->chain, job->views.checkpoint, &in, err);
+        if (code == CKPT_OK)
+            code = run_in_place(job, &in, err);
+        delta_inplace_release(&in);
+    }
+    if (lock >= 0)
+        close(lock);
     return code;
 }

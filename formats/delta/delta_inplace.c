@@ -368,16 +368,24 @@ static ckpt_code open_files(const delta_inplace *in, ckpt_store **out, ckpt_erro
     return code;
 }
 
+ckpt_code delta_inplace_check_files(const delta_inplace *in, ckpt_error *err)
+{
+    ckpt_store *store = NULL;
+    const ckpt_code code = open_files(in, &store, err);
+
+    store_free(store);
+    return code;
+}
+
 ckpt_code delta_inplace_look(delta_inplace *in, delta_views *views, const ckpt_run_options *run,
                              ckpt_error *err)
 {
     piece_sink s = { .in = in, .model = &views->model,
                      .before = views->model.is_stored ? views->model.in.stored_source
                                                       : views->model.in.logical };
-    ckpt_store *store = NULL;
-    ckpt_code code = open_files(in, &store, err);   /* a link or read-only: before the journal says
-                                                       that a change has begun */
-    store_free(store);
+    ckpt_code code = delta_inplace_check_files(in, err);   /* before the journal says that a change
+                                                              has begun */
+
     if (code == CKPT_OK)
         code = delta_sectors_begin(&in->sectors, in->fingerprint, err);
     return code == CKPT_OK ? run_pass(&s, views->result, run, err) : code;

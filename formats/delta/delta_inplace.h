@@ -32,6 +32,8 @@ ckpt_code delta_inplace_begin(const delta_chain *chain, const ckpt_checkpoint *c
                               delta_inplace *out, ckpt_error *err);
 void delta_inplace_release(delta_inplace *in);
 
+/* Refuse files that cannot be changed: a link, a second name, read-only. Changes nothing. */
+ckpt_code delta_inplace_check_files(const delta_inplace *in, ckpt_error *err);
 /* The first pass. The caller compares roots, then calls delta_sectors_complete. */
 ckpt_code delta_inplace_look(delta_inplace *in, delta_views *views, const ckpt_run_options *run,
                              ckpt_error *err);

@@ -7,6 +7,7 @@
 
 struct delta_proof {
     const delta_chain *chain;
+    const ckpt_run_options *run;
     pthread_t thread;
     int has_thread;
     atomic_int is_aborted;
@@ -17,7 +18,10 @@ struct delta_proof {
 
 static int is_aborted(void *context)
 {
-    return atomic_load(&((delta_proof *)context)->is_aborted);
+    delta_proof *p = context;
+
+    return atomic_load(&p->is_aborted) ||
+           (p->run->cancel != NULL && p->run->cancel(p->run->context));
 }
 
 static void *prove(void *context)
@@ -31,15 +35,16 @@ static void *prove(void *context)
     return NULL;
 }
 
-ckpt_code delta_proof_begin(const delta_chain *chain, unsigned thread_count, delta_proof **out,
-                            ckpt_error *err)
+ckpt_code delta_proof_begin(const delta_chain *chain, const ckpt_run_options *run,
+                            delta_proof **out, ckpt_error *err)
 {
     delta_proof *p = calloc(1, sizeof *p);
 
     if (p == NULL)
         return ckpt_fail_memory(err, "a proof", sizeof *p);
     p->chain = chain;
-    p->has_thread = thread_count != 1 && pthread_create(&p->thread, NULL, prove, p) == 0;
+    p->run = run;
+    p->has_thread = run->thread_count != 1 && pthread_create(&p->thread, NULL, prove, p) == 0;
     if (!p->has_thread)
         prove(p);
     *out = p;

@@ -76,7 +76,7 @@ def test_faults_are_shown(ckpt, golden_a, tmp_path):
     tree = parse(text)
     assert texts(tree, "title") == ["FAIL: golden-a"]
     assert "Findings" in texts(tree, "h2")
-    crossed = [t for t in texts(tree, SVG + "title") if "1 findings" in t]
+    crossed = [t for t in texts(tree, SVG + "title") if "1 finding" in t]
     assert crossed == [t for t in crossed if t.startswith("layers.2 ffn.experts.*.w1.weight: 16")]
     assert len(crossed) == 1 and text.count('class="x"') == 1
 

@@ -248,7 +248,7 @@ def test_f16_that_stays_f16_is_told(ckpt, tmp_path):
                                     "b.weight": Tensor("BF16", [2, 4], bytes(16))}
     path = c.write(tmp_path / "c", index=False)
     done = ckpt("ckpt-convert", "--json", "--dtype", "bf16", path, tmp_path / "o").json
-    assert "1 tensors are F16" in note(done["notes"], "are not converted")
+    assert "1 tensor is F16" in note(done["notes"], "is not converted")
     assert done["tensor_count"] == 2
     assert ckpt("ckpt-convert", "--json", path, tmp_path / "p").json["notes"] == []
 

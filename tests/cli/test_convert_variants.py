@@ -303,7 +303,7 @@ def test_fill_from_need_not_have_what_the_layout_leaves_out(ckpt, digest, golden
     path = model.write(tmp_path / "part")
     done = ckpt("ckpt-shard", "--layout", "torch_dist", "--fill-from", golden, path,
                 tmp_path / "out")
-    assert "1 tensors come from" in done.out
+    assert "1 tensor comes from" in done.out
     main = ckpt("ckpt-verify", "digest", "--json", golden).json["main"]
     assert digest(tmp_path / "out") == main
     del model["layers.1.attn_norm.weight"]

@@ -1,5 +1,7 @@
 """ckpt-delta apply, killed at any moment: the same command ends with the same bytes, or refuses
 with the place; what is half changed is noticed."""
+import fcntl
+import os
 import random
 import shutil
 import signal
@@ -123,11 +125,26 @@ def test_links_are_refused_in_place_before_a_change_is_said_to_have_begun(ckpt, 
         (base / path.name).symlink_to(path)
     before = tree(old)
     said = ckpt("ckpt-delta", "apply", "--in-place", base, folder / "xor", check=2).err
+    assert ckpt("ckpt-delta", "apply", "--in-place", "--dry-run", base, folder / "xor",
+                check=2).err == said
     assert "it is a link" in said
     assert tree(old) == before and {p.name for p in base.iterdir()} == {p.name for p in
                                                                         old.iterdir()}
     ckpt("ckpt-delta", "apply", base, folder / "xor", tmp_path / "out")
     assert tree(tmp_path / "out") == tree(new)
+
+
+def test_a_base_is_changed_by_one_run_at_a_time(ckpt, pair, tmp_path):
+    """The second one would remove the journal of the first."""
+    shutil.copytree(pair[0], tmp_path / "base")
+    args = ("ckpt-delta", "apply", "--in-place", tmp_path / "base", pair[2] / "xor")
+    folder = os.open(tmp_path / "base", os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    said = ckpt(*args, check=2).err
+    assert "is being changed by another ckpt-delta" in said and said.count("\n") == 1
+    assert tree(tmp_path / "base") == tree(pair[0])
+    os.close(folder)
+    ckpt(*args)
 
 
 def test_in_place_twice_is_recognised(ckpt, pair, tmp_path):

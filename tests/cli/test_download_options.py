@@ -314,7 +314,7 @@ def test_signals_report_and_lift_the_limit(ckpt, tmp_path):
         wait_for(lambda: hub.requests_so_far(port="hub", method="HEAD"))
         process.send_signal(signal.SIGUSR1)
         said = process.stderr.readline()
-        assert "of 1 files" in said and said.endswith(" so far\n") and "limit" not in said
+        assert "of 1 file " in said and said.endswith(" so far\n") and "limit" not in said
         process.send_signal(signal.SIGUSR2)
         out, err = process.communicate(timeout=90)
         assert process.returncode == 0 and err == "ckpt-download: limit off\n"

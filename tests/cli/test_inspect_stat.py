@@ -129,7 +129,7 @@ def test_the_table_and_the_bars(ckpt, made):
     assert out.split()[:6] == ["min", "max", "mean", "rms", "zeros", "tensor"]
     assert "saturated" in out and "codes of F4" in out and "0x0F" in out and "###" in out
     out = ckpt("ckpt-inspect", "--stat", path).out
-    assert "1 NaN  1 infinite (first at row 200 column 5)  1 rows are 0" in out
+    assert "1 NaN  1 infinite (first at row 200 column 5)  1 row is 0" in out
     assert "wide  F64: has no values that are decoded" in out
 
 
@@ -169,7 +169,7 @@ def test_a_divisor_of_a_tensor_that_is_not_a_number_is_told(ckpt, tmp_path, whol
     s = statistics(ckpt, path)[FP4]
     assert (s["scales"]["count"], s["scales"]["nans"]) == (600, odd)
     out = ckpt("ckpt-inspect", "--stat", path).out
-    assert ("1 scales are no numbers" in out) == bool(odd)
+    assert ("1 scale is no number" in out) == bool(odd)
 
 
 # ---- rows ----

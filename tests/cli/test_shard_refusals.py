@@ -100,7 +100,7 @@ def test_for_compare_and_check_ranks_that_disagree_are_a_difference(ckpt, copy, 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_missing_rank_is_refused(ckpt, copy, rank):
     (copy / f"model{rank}-mp2.safetensors").unlink()
-    refuse(ckpt, copy, "1 files of mp2, expected 2")
+    refuse(ckpt, copy, "1 file of mp2, expected 2")
 
 
 def test_ranks_of_two_checkpoints_are_refused(ckpt, copy):
@@ -112,7 +112,7 @@ def test_ranks_of_two_checkpoints_are_refused(ckpt, copy):
                                   "model2-mp2.safetensors", "model-1-mp2.safetensors"])
 def test_a_rank_by_another_name_is_no_rank(ckpt, copy, name):
     (copy / "model1-mp2.safetensors").rename(copy / name)
-    refuse(ckpt, copy, "1 files of mp2, expected 2")
+    refuse(ckpt, copy, "1 file of mp2, expected 2")
 
 
 @pytest.mark.parametrize("name", ["embed.weight", "layers.0.attn.wq_b.weight",

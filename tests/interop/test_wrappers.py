@@ -111,7 +111,7 @@ def test_the_language_model_is_built_from_its_own_config(ckpt, digest, model, tm
     config["text_config"] = {"model_type": inside["model_type"], "text_config": inside}
     (path / "config.json").write_text(json.dumps(config))
     err = ckpt("ckpt-verify", "digest", path, check=2).err
-    assert "config.json describes its language model in 'text_config.text_config': expected it " \
+    assert "the config describes its language model in 'text_config.text_config': expected it " \
         "in 'text_config'" in err and err.count("\n") == 1
 
 
