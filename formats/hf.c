@@ -302,12 +302,12 @@ static ckpt_code check_whole(const ckpt_checkpoint *out, uint32_t i, ckpt_error 
 }
 
 /* 1 for "model-00002-of-00005.safetensors". */
-static int is_in_series(const char *name, unsigned *number, unsigned *count)
+static int is_in_series(const char *name, unsigned *count)
 {
     int end = 0;
 
-    return sscanf(name, "model-%5u-of-%5u.safetensors%n", number, count, &end) == 2 && end > 0 &&
-           name[end] == '\0';
+    return sscanf(name, "model-%*5u-of-%5u" SAFETENSORS_SUFFIX "%n", count, &end) == 1 &&
+           end > 0 && name[end] == '\0';
 }
 
 /* Without an index only the names tell that files are missing. */
@@ -319,18 +319,17 @@ static ckpt_code note_series(ckpt_checkpoint *out, ckpt_error *err)
     unsigned seen = 0;
 
     for (size_t i = 0; i < store->file_count; i++) {
-        unsigned number;
         unsigned count;
 
-        if (!is_in_series(store->files[i].name, &number, &count))
+        if (!is_in_series(store->files[i].name, &count))
             continue;
         total = total == 0 ? count : total;
         seen += count == total;
     }
     if (seen == 0 || seen >= total)
         return CKPT_OK;
-    for (unsigned i = 1; i <= total && missing[0] == '\0'; i++) {
-        snprintf(missing, sizeof missing, "model-%05u-of-%05u.safetensors", i, total);
+    for (unsigned i = 0; i < total && missing[0] == '\0'; i++) {
+        hf_file_name(i, total, missing);
         if (folder_has(store->folder, missing))
             missing[0] = '\0';
     }

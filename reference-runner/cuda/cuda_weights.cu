@@ -392,19 +392,17 @@ ckpt_code weight_put_cuda(run_weight *weight, uint64_t row, uint64_t row_count,
     cuda_backend *cuda = cuda_use(weight->owner);
     cuda_stage *s = reinterpret_cast<cuda_stage *>(stage);
     const cuda_pieces pieces = pieces_of(weight, row, row_count, tile);
+    cudaStream_t stream = is_fetched(pieces) ? s->fetch : cuda->copy;
+    std::unique_lock<std::mutex> in_turn(cuda->copy_lock, std::defer_lock);
     cudaError_t error;
 
-    if (is_fetched(pieces)) {
-        error = queue_pieces(weight, pieces, s, s->fetch);
-        if (error == cudaSuccess)
-            error = add_arrival(weight, s->fetch, tile);
-    } else {
-        std::lock_guard<std::mutex> guard(cuda->copy_lock);
-
-        error = queue_pieces(weight, pieces, s, cuda->copy);
-        if (error == cudaSuccess)
-            error = add_arrival(weight, cuda->copy, tile);
-    }
+    if (stream == cuda->copy)
+        in_turn.lock();
+    error = queue_pieces(weight, pieces, s, stream);
+    if (error == cudaSuccess)
+        error = add_arrival(weight, stream, tile);
+    if (stream == cuda->copy)
+        in_turn.unlock();
     std::lock_guard<std::mutex> guard(cuda->lap_lock);
 
     for (unsigned i = 0; i < pieces.count; i++)

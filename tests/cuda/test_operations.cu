@@ -270,6 +270,18 @@ struct linear_case {
     uint64_t group_rows;
 };
 
+static void time_linear(run_linear op, const weights &w)
+{
+    ckpt_error err;
+
+    print_time(
+        [&](int i) {
+            op.weight = w.cold[i % w.cold.size()];
+            backends[DEVICE]->ops->linear(backends[DEVICE], &op, &err);
+        },
+        w.bytes);
+}
+
 static void test_linear(const linear_case &c, uint64_t row_count)
 {
     const uint64_t groups = c.group_rows == 0 ? 1 : c.rows / c.group_rows;
@@ -292,12 +304,7 @@ static void test_linear(const linear_case &c, uint64_t row_count)
              (unsigned long long)c.cols, c.block, c.round ? ", rounded" : "",
              c.group_rows > 0 ? ", in groups" : "");
     check(y, text);
-    print_time(
-        [&](int i) {
-            op[DEVICE].weight = w.cold[i % w.cold.size()];
-            backends[DEVICE]->ops->linear(backends[DEVICE], &op[DEVICE], &err);
-        },
-        w.bytes);
+    time_linear(op[DEVICE], w);
     drop(w);
     drop(x);
     drop(y);
@@ -372,12 +379,7 @@ static void test_ties(tie_kind kind, ckpt_dtype dtype, uint64_t rows)
     snprintf(text, sizeof text, "%s, %s x %llu", tie_names[kind], ckpt_dtype_name(dtype),
              (unsigned long long)rows);
     check(y, text);
-    print_time(
-        [&](int i) {
-            op[DEVICE].weight = w.cold[i % w.cold.size()];
-            backends[DEVICE]->ops->linear(backends[DEVICE], &op[DEVICE], &err);
-        },
-        w.bytes);
+    time_linear(op[DEVICE], w);
     drop(w);
     drop(x);
     drop(y);
