@@ -393,6 +393,18 @@ typedef struct {
                             const ckpt_tile *tile, run_stage *stage, ckpt_error *err);
     void (*weight_free)(run_backend *backend, run_weight *weight);      /* NULL is fine */
 
+    /* Copies of weights in host memory that the device reads and writes at the speed of the bus;
+     * NULL: of no use. host_create may take a while, and any thread may call it. host_free comes
+     * after weight_free of all weights. */
+    ckpt_code (*host_create)(run_backend *backend, uint64_t bytes, void **out, ckpt_error *err);
+    void (*host_free)(run_backend *backend, void *memory, uint64_t bytes);
+    /* weight_save: begin to copy a weight, all rows of which were put, to weight_save_bytes of host
+     * memory. weight_restore: fill an empty weight of the same rows with that copy, once the one
+     * that was saved is freed. */
+    uint64_t (*weight_save_bytes)(const run_weight *weight);
+    ckpt_code (*weight_save)(run_weight *weight, void *to, ckpt_error *err);
+    ckpt_code (*weight_restore)(run_weight *weight, const void *from, ckpt_error *err);
+
     ckpt_code (*linear)(run_backend *backend, const run_linear *op, ckpt_error *err);
     ckpt_code (*quantise)(run_backend *backend, const run_quantise *op, ckpt_error *err);
     ckpt_code (*norm)(run_backend *backend, const run_norm *op, ckpt_error *err);

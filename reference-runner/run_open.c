@@ -143,6 +143,7 @@ static ckpt_code open_part(ckpt_source *source, const run_config *config,
     if ((code = options->backend->open(options->thread_count, device, &m->backend, err)) != CKPT_OK)
         goto out;
     weights.backend = m->backend;
+    weights.host_bytes = options->keeps_weights ? options->host_bytes : 0;
     if ((code = run_weights_open(&weights, &m->weights, err)) != CKPT_OK ||
         (code = check_model(m, err)) != CKPT_OK || (code = rope_tables(m, err)) != CKPT_OK ||
         (code = scratch_create(m, err)) != CKPT_OK)

@@ -34,6 +34,7 @@ typedef struct {
     const unsigned *devices;   /* NULL: the first one; borrowed */
     unsigned device_count;     /* layers are divided among them, in order */
     uint64_t memory_bytes;     /* hard limit on buffers, on each device */
+    uint64_t host_bytes;       /* for each device: host memory for stages and copies of weights */
     uint32_t chunk;            /* rows that attention processes at once; 0: chosen by memory */
     int mtp;                   /* run the MTP block, too */
     run_trace *trace;          /* borrowed; NULL: none */

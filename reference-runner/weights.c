@@ -8,6 +8,7 @@
 #include "libckpt/array.h"
 #include "libckpt/machine.h"
 #include "libckpt/size.h"
+#include "weights_keep.h"
 #include "weights_load.h"
 
 enum { SLICE_BYTES = 1 << 26, SLICES_MAX = 1 << 12 };
@@ -24,12 +25,17 @@ typedef struct weight_item {
     uint64_t bytes;                /* 0: neither loaded nor being loaded */
     unsigned pin_count;
     int is_ahead;                  /* prefetched and not requested yet */
+    /* What outlives an eviction: */
+    int was_read;
+    void *copy;                    /* in host memory; of `keep`; or NULL */
 } weight_item;
 
 struct run_weights {
     run_weights_options options;
     const ckpt_catalog *catalog;
     load_team *team;
+    keep_pool *keep;               /* NULL: no copies are kept */
+    int is_few;                    /* run_weights_expect */
     int is_reserved;
     weight_item *items;            /* one for each tensor, then the slices */
     size_t item_count;
@@ -92,7 +98,7 @@ static void drop_item(run_weights *w, weight_item *item)
     free(item->floats);
     free(item->ints);
     w->used_bytes -= item->bytes;
-    memset(item, 0, sizeof *item);
+    *item = (weight_item){ .was_read = item->was_read, .copy = item->copy };
 }
 
 void run_weights_close(run_weights *weights)
@@ -102,6 +108,7 @@ void run_weights_close(run_weights *weights)
     while (weights->newest != NULL)
         drop_item(weights, weights->newest);
     load_team_close(weights->team);
+    keep_close(weights->keep);
     free(weights->pins);
     free(weights->items);
     free(weights);
@@ -112,9 +119,18 @@ void run_weights_set_limit(run_weights *weights, uint64_t limit_bytes)
     weights->options.limit_bytes = limit_bytes;
 }
 
+/* Host memory for copies is made only if there is something to evict. */
 void run_weights_expect(run_weights *weights, int is_few)
 {
+    run_weights_options *o = &weights->options;
+    const uint64_t stages = load_team_bytes(weights->team);
+
     load_team_expect(weights->team, is_few);
+    weights->is_few = is_few;
+    if (is_few && weights->keep == NULL && o->backend->ops->host_create != NULL &&
+        o->host_bytes > stages && !run_weights_all_fit(weights) &&
+        (weights->keep = keep_open(o->backend, o->host_bytes - stages)) == NULL)
+        o->host_bytes = 0;             /* not again */
 }
 
 static ckpt_code find_tensor(const run_weights *w, const char *name, size_t *out,
@@ -336,8 +352,27 @@ static ckpt_code begin(weight_request *r, ckpt_error *err)
     r->job.weight = item->weight;
     r->job.floats = item->floats;
     r->job.ints = item->ints;
-    if ((code = load_begin(w->team, &r->job, &item->task, err)) != CKPT_OK)
+    code = item->copy != NULL ? backend->ops->weight_restore(item->weight, item->copy, err)
+                              : load_begin(w->team, &r->job, &item->task, err);
+    if (code != CKPT_OK)
         drop_item(w, item);
+    return code;
+}
+
+/* Keep a copy of a weight that was read for the second time. */
+static ckpt_code save(const run_weights *w, weight_item *item, ckpt_error *err)
+{
+    const run_backend_ops *ops = w->options.backend->ops;
+    void *to = NULL;
+    ckpt_code code;
+
+    if (item->was_read && w->is_few && w->keep != NULL)
+        to = keep_take(w->keep, ops->weight_save_bytes(item->weight));
+    item->was_read = 1;
+    if (to == NULL)
+        return CKPT_OK;
+    if ((code = ops->weight_save(item->weight, to, err)) == CKPT_OK)
+        item->copy = to;
     return code;
 }
 
@@ -375,6 +410,8 @@ static ckpt_code get(weight_request *r, ckpt_error *err)
         item->task = NULL;
         if (code == CKPT_OK && r->kind == RUN_VECTOR)
             code = send_vector(r, err);
+        else if (code == CKPT_OK && r->kind == RUN_MATRIX)
+            code = save(w, item, err);
     }
     if (code == CKPT_OK)
         return pin(w, item, err);

@@ -1,7 +1,8 @@
 /*
  * weights.h: loads the tensors of a checkpoint onto a backend, on request or ahead of it, and
  * caches them. If memory is needed, the least recently used ones are evicted; weights in use are
- * pinned.
+ * pinned. What was evicted and had to be read again is also kept in host memory, if there is any
+ * for that (weights_keep.h).
  */
 #ifndef RUN_WEIGHTS_H
 #define RUN_WEIGHTS_H
@@ -15,12 +16,14 @@ typedef struct {
     run_backend *backend;      /* borrowed */
     unsigned thread_count;     /* 0: one per core */
     uint64_t limit_bytes;
+    uint64_t host_bytes;       /* with a device: for stages, and for copies of what is evicted */
 } run_weights_options;
 
 ckpt_code run_weights_open(const run_weights_options *options, run_weights **out, ckpt_error *err);
 void run_weights_close(run_weights *weights);       /* NULL is fine */
 void run_weights_set_limit(run_weights *weights, uint64_t limit_bytes);
-/* A hint: with is_few, later loads use smaller tiles, so that several threads read one weight. */
+/* A hint: with is_few, later loads use smaller tiles, so that several threads read one weight, and
+ * what is read again is kept. */
 void run_weights_expect(run_weights *weights, int is_few);
 
 /* Check that a tensor exists with this shape ([0, n] for a vector of n) and return the bytes of its

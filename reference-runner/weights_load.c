@@ -377,6 +377,11 @@ void load_team_close(load_team *team)
     free(team);
 }
 
+uint64_t load_team_bytes(const load_team *team)
+{
+    return team->thread_count * STAGES * team->stage_bytes;
+}
+
 /* ---- loads ---- */
 
 void load_team_expect(load_team *team, int is_few)

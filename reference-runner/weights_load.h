@@ -46,6 +46,7 @@ ckpt_tensor load_form(const run_backend *backend, const ckpt_tensor *tensor);
 
 ckpt_code load_team_open(const load_options *options, load_team **out, ckpt_error *err);
 void load_team_close(load_team *team);         /* after load_end of all loads; NULL is fine */
+uint64_t load_team_bytes(const load_team *team);       /* of all stages */
 
 /* A hint: with is_few, later loads use smaller tiles (run_weights_expect). Call it from the thread
  * that calls load_begin. */

@@ -151,7 +151,9 @@ static const cli_command command = {
         "took.\n"
         "\n"
         "--messages and --prompts take text for the model, --chat lines of a terminal. While "
-        "tokens are generated, weights stay in memory or on the devices as far as there is room.",
+        "tokens are generated, weights stay in memory or on the devices as far as there is room; a "
+        "device copies what it had to give up from host memory as far as --memory allows (--memory "
+        "50% for many tokens), else it is read from the files again.",
     .exit_notes = "0  done\n1  differs from --against\n"
                   "2  error; one line on stderr says what failed",
     .examples = "ckpt-run --tokens prompts.json --out logits.safetensors DeepSeek-V4-Flash\n"

@@ -66,6 +66,7 @@ ckpt_code run_devices_choose(const run_device_options *options, run_options *mod
         least = size_min(least, free_bytes);
     }
     model->memory_bytes = options->device_bytes > 0 ? options->device_bytes : least / 5 * 4;
+    model->host_bytes = options->host_bytes / model->device_count;
     return CKPT_OK;
 }
 

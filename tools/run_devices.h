@@ -8,7 +8,7 @@
 typedef struct {
     const char *devices;       /* "0,1"; NULL: the first one */
     uint64_t device_bytes;     /* on each; 0: most of the free memory */
-    uint64_t host_bytes;       /* used without a device */
+    uint64_t host_bytes;       /* without a device the limit; with devices, for copies of weights */
 } run_device_options;
 
 /* Fill in devices and memory_bytes; backend is set. The caller frees *list. */

@@ -41,11 +41,14 @@ typedef struct {
     int digest;
 } run_asked;
 
+enum { RUN_RECENT = 64 };
+
 /* Time spent on prompts, and on generated tokens. */
 typedef struct {
     double prompt_seconds;
     double token_seconds;
     uint64_t token_count;      /* passes that each add one generated token */
+    double recent[RUN_RECENT]; /* seconds of token i at i % RUN_RECENT */
 } run_speed;
 
 /* The state of one prompt. */

@@ -8,12 +8,25 @@
 #include "libckpt/clock.h"
 #include "run_devices.h"
 #include "libckpt/json.h"
+#include "libckpt/size.h"
 #include "libckpt/text.h"
 
 void run_speed_count(run_speed *speed, int is_token, double seconds)
 {
     *(is_token ? &speed->token_seconds : &speed->prompt_seconds) += seconds;
-    speed->token_count += (uint64_t)is_token;
+    if (is_token)
+        speed->recent[speed->token_count++ % RUN_RECENT] = seconds;
+}
+
+/* The mean of the last tokens: the first ones wait for weights that stay. */
+static double recent_seconds(const run_speed *speed)
+{
+    const uint64_t count = size_min(speed->token_count, RUN_RECENT);
+    double sum = 0;
+
+    for (uint64_t i = 0; i < count; i++)
+        sum += speed->recent[i];
+    return count == 0 ? 0 : sum / (double)count;
 }
 
 /* ---- answers ---- */
@@ -116,6 +129,7 @@ static void put_speed(json_writer *w, const run_speed *speed)
     json_member_double(w, "prompt_seconds", speed->prompt_seconds);
     json_member_double(w, "token_seconds", speed->token_seconds);
     json_member_u64(w, "token_count", speed->token_count);
+    json_member_double(w, "recent_token_seconds", recent_seconds(speed));
     json_put_object_end(w);
 }
 

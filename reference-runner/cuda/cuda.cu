@@ -80,6 +80,8 @@ static cudaError_t create_streams(cuda_backend *cuda)
         error = cudaStreamCreateWithFlags(&cuda->compute, cudaStreamNonBlocking);
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&cuda->copy, cudaStreamNonBlocking);
+    if (error == cudaSuccess)
+        error = cudaStreamCreateWithFlags(&cuda->save, cudaStreamNonBlocking);
     for (cudaEvent_t &e : cuda->epochs)
         if (error == cudaSuccess)
             error = cudaEventCreateWithFlags(&e, cudaEventDisableTiming);
@@ -94,6 +96,12 @@ static cudaError_t create_streams(cuda_backend *cuda)
                 error = cudaEventCreate(&e);
     if (error == cudaSuccess)
         error = cudaEventCreate(&cuda->origin);
+    for (cuda_copy_time &t : cuda->restores) {
+        if (error == cudaSuccess)
+            error = cudaEventCreate(&t.begun);
+        if (error == cudaSuccess)
+            error = cudaEventCreate(&t.sent);
+    }
     if (error == cudaSuccess)
         error = cudaEventRecord(cuda->origin, cuda->copy);
     return error == cudaSuccess ? cudaEventSynchronize(cuda->origin) : error;
@@ -120,6 +128,14 @@ static void destroy_streams(cuda_backend *cuda)
                 cudaEventDestroy(e);
     if (cuda->origin != nullptr)
         cudaEventDestroy(cuda->origin);
+    for (cuda_copy_time &t : cuda->restores) {
+        if (t.begun != nullptr)
+            cudaEventDestroy(t.begun);
+        if (t.sent != nullptr)
+            cudaEventDestroy(t.sent);
+    }
+    if (cuda->save != nullptr)
+        cudaStreamDestroy(cuda->save);
     if (cuda->copy != nullptr)
         cudaStreamDestroy(cuda->copy);
     if (cuda->compute != nullptr)
@@ -429,6 +445,11 @@ extern "C" const run_backend_ops run_backend_cuda = {
     .weight_create = weight_create_cuda,
     .weight_put = weight_put_cuda,
     .weight_free = weight_free_cuda,
+    .host_create = host_create_cuda,
+    .host_free = host_free_cuda,
+    .weight_save_bytes = weight_save_bytes_cuda,
+    .weight_save = weight_save_cuda,
+    .weight_restore = weight_restore_cuda,
     .linear = linear_cuda,
     .quantise = quantise_cuda,
     .norm = norm_cuda,

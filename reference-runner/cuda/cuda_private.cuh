@@ -71,16 +71,22 @@ struct run_weight {
     std::mutex lock;
     cudaEvent_t arrived;     /* all copies that are queued so far; under the lock */
     int is_awaited;          /* the computing stream already waits for `arrived` */
+    cudaEvent_t saved;       /* the copy to host memory; nullptr: there was none */
 };
 
-/* Pinned memory, with events around the copies from it. */
+/* Events around copies to the device. */
+struct cuda_copy_time {
+    cudaEvent_t begun;
+    cudaEvent_t sent;
+    int is_timed;            /* both were recorded, and the time is not counted yet */
+};
+
+/* Pinned memory, and the copies from it. */
 struct cuda_stage {
     run_stage base;
     struct cuda_backend *owner;
     cudaStream_t fetch;      /* for kernels that fetch small tiles */
-    cudaEvent_t begun;
-    cudaEvent_t sent;
-    int is_timed;            /* both events were recorded since the last wait */
+    cuda_copy_time time;
 };
 
 /* Pinned memory for small data that the computing stream needs soon. A kernel reads it from the
@@ -171,7 +177,13 @@ struct cuda_steps {
     unsigned count;
 };
 
-enum { CUDA_EPOCHS = 256, CUDA_PARCELS = 64, CUDA_WAITS = 256, CUDA_SPANS = 64 };
+enum {
+    CUDA_EPOCHS = 256,
+    CUDA_PARCELS = 64,
+    CUDA_WAITS = 256,
+    CUDA_SPANS = 64,
+    CUDA_RESTORES = 64
+};
 
 /* In seconds after the event `origin`. */
 struct cuda_span {
@@ -185,6 +197,7 @@ struct cuda_backend {
     cudaStream_t compute;    /* use cuda_queue */
     cuda_steps steps;        /* not queued yet */
     cudaStream_t copy;
+    cudaStream_t save;       /* for copies of weights to host memory */
     uint32_t processor_count;
     uint64_t shared_bytes;   /* the most shared memory of a thread block */
     /* Blocks of weights in the order of addresses. `rover` is where the last search ended. */
@@ -209,6 +222,8 @@ struct cuda_backend {
     unsigned span_count;
     cudaEvent_t origin;
     uint64_t copy_bytes;
+    cuda_copy_time restores[CUDA_RESTORES];  /* of the last weights that were restored */
+    unsigned next_restore;
     cudaEvent_t waits[CUDA_WAITS][2];
     unsigned wait_count;
 };
@@ -290,10 +305,24 @@ ckpt_code stage_create_cuda(run_backend *backend, uint64_t bytes, run_stage **ou
 ckpt_code stage_wait_cuda(run_stage *stage, ckpt_error *err);
 void stage_free_cuda(run_backend *backend, run_stage *stage);
 void cuda_free_weights(cuda_backend *cuda);      /* after weight_free of all weights */
+/* Begin and end the copies to a weight's block: let `stream` wait for those that read the block
+ * before; record that the weight arrives with what is queued so far. Tiles of a weight may be on
+ * several streams. */
+cudaError_t cuda_begin_arrival(const run_weight *weight, cudaStream_t stream);
+cudaError_t cuda_add_arrival(run_weight *weight, cudaStream_t stream);
+/* Count the time of complete copies; under lap_lock. */
+cudaError_t cuda_count_copy(cuda_backend *cuda, cuda_copy_time *time);
 /* Make the computing stream wait for the copy of a weight, and record that this epoch reads it. */
 ckpt_code cuda_await(cuda_backend *cuda, const run_weight *weight, ckpt_error *err);
 /* End the current epoch: later work belongs to the next one. */
 ckpt_code cuda_next_epoch(cuda_backend *cuda, ckpt_error *err);
+
+/* cuda_keep.cu: copies of weights in host memory */
+ckpt_code host_create_cuda(run_backend *backend, uint64_t bytes, void **out, ckpt_error *err);
+void host_free_cuda(run_backend *backend, void *memory, uint64_t bytes);
+uint64_t weight_save_bytes_cuda(const run_weight *weight);
+ckpt_code weight_save_cuda(run_weight *weight, void *to, ckpt_error *err);
+ckpt_code weight_restore_cuda(run_weight *weight, const void *from, ckpt_error *err);
 
 /* cuda_product.cu: CKPT_E_USAGE unless sums in blocks of `block` columns are supported. */
 ckpt_code cuda_check_block(uint32_t block, ckpt_error *err);

@@ -204,6 +204,10 @@ void weight_free_cuda(run_backend *backend, run_weight *weight)
         return;
     if (!weight->is_awaited)
         cudaEventSynchronize(weight->arrived);
+    if (weight->saved != nullptr) {
+        cudaEventSynchronize(weight->saved);
+        cudaEventDestroy(weight->saved);
+    }
     give_back(cuda_of(backend), weight->block);
     cudaEventDestroy(weight->arrived);
     delete weight;
@@ -355,35 +359,46 @@ static cudaError_t queue_copies(const cuda_pieces &pieces, cudaStream_t stream)
     return error;
 }
 
+/* The event of an old epoch may have been reused for a later one, which ends after it. */
+cudaError_t cuda_begin_arrival(const run_weight *w, cudaStream_t stream)
+{
+    return w->epoch == 0 ? cudaSuccess
+                         : cudaStreamWaitEvent(stream, w->owner->epochs[w->epoch % CUDA_EPOCHS], 0);
+}
+
 /* Queue the copies of a tile between the events of its stage. */
 static cudaError_t queue_pieces(const run_weight *w, const cuda_pieces &pieces, cuda_stage *stage,
                                 cudaStream_t stream)
 {
-    cudaError_t error = cudaSuccess;
+    cuda_copy_time *time = &stage->time;
+    cudaError_t error = cuda_begin_arrival(w, stream);
 
-    /* The event of an old epoch may have been reused for a later one, which ends after it. */
-    if (w->epoch != 0)
-        error = cudaStreamWaitEvent(stream, w->owner->epochs[w->epoch % CUDA_EPOCHS], 0);
     if (error == cudaSuccess)
-        error = cudaEventRecord(stage->begun, stream);
+        error = cudaEventRecord(time->begun, stream);
     if (error == cudaSuccess)
         error = stream == stage->fetch ? queue_fetch(pieces, stream)
                                        : queue_copies(pieces, stream);
     if (error == cudaSuccess)
-        error = cudaEventRecord(stage->sent, stream);
-    stage->is_timed = error == cudaSuccess;
+        error = cudaEventRecord(time->sent, stream);
+    time->is_timed = error == cudaSuccess;
     return error;
 }
 
-/* Tiles of a weight may be on several streams: let the event wait for the other ones, too. */
-static cudaError_t add_arrival(run_weight *w, cudaStream_t stream, const ckpt_tile *tile)
+/* The event waits for what other streams copy, too. Called under the weight's lock. */
+cudaError_t cuda_add_arrival(run_weight *w, cudaStream_t stream)
+{
+    const cudaError_t error = cudaStreamWaitEvent(stream, w->arrived, 0);
+
+    return error == cudaSuccess ? cudaEventRecord(w->arrived, stream) : error;
+}
+
+static cudaError_t add_tile(run_weight *w, cudaStream_t stream, const ckpt_tile *tile)
 {
     std::lock_guard<std::mutex> guard(w->lock);
-    const cudaError_t error = cudaStreamWaitEvent(stream, w->arrived, 0);
 
     if (tile->part[CKPT_TENSOR_SCALE] != nullptr)        /* the same in every tile */
         memcpy(&w->view.tensor_scale, tile->part[CKPT_TENSOR_SCALE], sizeof(float));
-    return error == cudaSuccess ? cudaEventRecord(w->arrived, stream) : error;
+    return cuda_add_arrival(w, stream);
 }
 
 ckpt_code weight_put_cuda(run_weight *weight, uint64_t row, uint64_t row_count,
@@ -400,7 +415,7 @@ ckpt_code weight_put_cuda(run_weight *weight, uint64_t row, uint64_t row_count,
         in_turn.lock();
     error = queue_pieces(weight, pieces, s, stream);
     if (error == cudaSuccess)
-        error = add_arrival(weight, stream, tile);
+        error = add_tile(weight, stream, tile);
     if (stream == cuda->copy)
         in_turn.unlock();
     std::lock_guard<std::mutex> guard(cuda->lap_lock);
@@ -446,10 +461,10 @@ void stage_free_cuda(run_backend *backend, run_stage *stage)
         return;
     if (s->fetch != nullptr)
         cudaStreamDestroy(s->fetch);
-    if (s->begun != nullptr)
-        cudaEventDestroy(s->begun);
-    if (s->sent != nullptr)
-        cudaEventDestroy(s->sent);
+    if (s->time.begun != nullptr)
+        cudaEventDestroy(s->time.begun);
+    if (s->time.sent != nullptr)
+        cudaEventDestroy(s->time.sent);
     cudaFreeHost(s->base.memory);
     delete s;
 }
@@ -479,9 +494,9 @@ ckpt_code stage_create_cuda(run_backend *backend, uint64_t bytes, run_stage **ou
     if (error == cudaSuccess)
         error = create_fetch(&s->fetch);
     if (error == cudaSuccess)
-        error = cudaEventCreate(&s->begun);
+        error = cudaEventCreate(&s->time.begun);
     if (error == cudaSuccess)
-        error = cudaEventCreateWithFlags(&s->sent, cudaEventBlockingSync);
+        error = cudaEventCreateWithFlags(&s->time.sent, cudaEventBlockingSync);
     if (error != cudaSuccess) {
         stage_free_cuda(backend, &s->base);
         return cuda_fail(err, "pinned memory", error);
@@ -527,31 +542,17 @@ static double add_span(cuda_backend *cuda, cuda_span span)
     return added;
 }
 
-/* Count the time of a complete copy in which no other one that was counted ran. */
-static cudaError_t count_copy(cuda_backend *cuda, const cuda_stage *s)
-{
-    cuda_span span = { 0, 0 };
-    cudaError_t error = add_elapsed(cuda->origin, s->begun, &span.begin);
-
-    if (error == cudaSuccess)
-        error = add_elapsed(cuda->origin, s->sent, &span.end);
-    if (error == cudaSuccess)
-        cuda->copy_seconds += add_span(cuda, span);
-    return error;
-}
-
-/* If the origin is old, the beginning of a copy becomes the new one; its stage gets the old event.
- */
-static cudaError_t move_origin(cuda_backend *cuda, cuda_stage *s)
+/* If the origin is old, the beginning of a copy becomes the new one, and gets the old event. */
+static cudaError_t move_origin(cuda_backend *cuda, cuda_copy_time *time)
 {
     double age = 0;
     cudaEvent_t old = cuda->origin;
-    const cudaError_t error = add_elapsed(old, s->begun, &age);
+    const cudaError_t error = add_elapsed(old, time->begun, &age);
 
     if (error != cudaSuccess || age < ORIGIN_AGE_MAX)
         return error;
-    cuda->origin = s->begun;
-    s->begun = old;
+    cuda->origin = time->begun;
+    time->begun = old;
     for (unsigned i = 0; i < cuda->span_count; i++) {
         cuda->spans[i].begin -= age;
         cuda->spans[i].end -= age;
@@ -559,19 +560,30 @@ static cudaError_t move_origin(cuda_backend *cuda, cuda_stage *s)
     return cudaSuccess;
 }
 
+/* Only the time in which no other copy that was counted ran. */
+cudaError_t cuda_count_copy(cuda_backend *cuda, cuda_copy_time *time)
+{
+    cuda_span span = { 0, 0 };
+    cudaError_t error;
+
+    if (!time->is_timed)
+        return cudaSuccess;
+    time->is_timed = 0;
+    if ((error = add_elapsed(cuda->origin, time->begun, &span.begin)) != cudaSuccess ||
+        (error = add_elapsed(cuda->origin, time->sent, &span.end)) != cudaSuccess)
+        return error;
+    cuda->copy_seconds += add_span(cuda, span);
+    return move_origin(cuda, time);
+}
+
 ckpt_code stage_wait_cuda(run_stage *stage, ckpt_error *err)
 {
     cuda_stage *s = reinterpret_cast<cuda_stage *>(stage);
     cuda_backend *cuda = cuda_use(s->owner);
-    cudaError_t error = cudaEventSynchronize(s->sent);
+    cudaError_t error = cudaEventSynchronize(s->time.sent);
+    std::lock_guard<std::mutex> guard(cuda->lap_lock);
 
-    if (error == cudaSuccess && s->is_timed) {
-        std::lock_guard<std::mutex> guard(cuda->lap_lock);
-
-        error = count_copy(cuda, s);
-        if (error == cudaSuccess)
-            error = move_origin(cuda, s);
-    }
-    s->is_timed = 0;
+    if (error == cudaSuccess)
+        error = cuda_count_copy(cuda, &s->time);
     return error == cudaSuccess ? CKPT_OK : cuda_fail(err, "a weight's copy", error);
 }

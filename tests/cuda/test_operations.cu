@@ -141,6 +141,8 @@ struct weights {
     run_weight *of[BACKENDS];
     uint64_t bytes;
     std::vector<run_weight *> cold;
+    void *host;                  /* a copy of the device's weight; or nullptr */
+    uint64_t host_bytes;
 };
 
 constexpr uint64_t COLD_BYTES = 200 << 20;
@@ -186,6 +188,8 @@ static void fill_codes(const ckpt_tensor &t, uint8_t *data, uint8_t *scale)
         scale[i] = (uint8_t)(115 + next_random() % 12);
 }
 
+constexpr float TENSOR_SCALE = 0x1.8p-5f;
+
 static run_weight *weight_on(run_backend *backend, const ckpt_tensor &t,
                              const std::vector<uint8_t> &codes)
 {
@@ -204,6 +208,10 @@ static run_weight *weight_on(run_backend *backend, const ckpt_tensor &t,
                                              : static_cast<char *>(stage->memory) + data_bytes;
     tile.part_bytes[CKPT_DATA] = data_bytes;
     tile.part_bytes[CKPT_SCALE] = scale_bytes;
+    if (t.tensor_scale != CKPT_TENSOR_SCALE_NONE) {
+        tile.part[CKPT_TENSOR_SCALE] = const_cast<float *>(&TENSOR_SCALE);
+        tile.part_bytes[CKPT_TENSOR_SCALE] = sizeof TENSOR_SCALE;
+    }
     must(ops->weight_create(backend, &t, t.shape[0], &weight, &err), err);
     must(ops->weight_put(weight, 0, t.shape[0], &tile, stage, &err), err);
     must(ops->stage_wait(stage, &err), err);
@@ -215,7 +223,7 @@ static run_weight *weight_on(run_backend *backend, const ckpt_tensor &t,
 static weights weight_with(const ckpt_tensor &t, const std::vector<uint8_t> &codes,
                            uint32_t together)
 {
-    weights w = { {}, codes.size(), {} };
+    weights w = { {}, codes.size(), {}, nullptr, 0 };
 
     for (int i = 0; i < BACKENDS; i++)
         w.of[i] = weight_on(backends[i], t, codes);
@@ -239,6 +247,8 @@ static void drop(weights &w)
     backends[CPU]->ops->weight_free(backends[CPU], w.of[CPU]);
     for (run_weight *each : w.cold)
         backends[DEVICE]->ops->weight_free(backends[DEVICE], each);
+    if (w.host != nullptr)
+        backends[DEVICE]->ops->host_free(backends[DEVICE], w.host, w.host_bytes);
 }
 
 static run_rows rows_at(const buffers &b, int i, uint64_t pitch)
@@ -308,6 +318,63 @@ static void test_linear(const linear_case &c, uint64_t row_count)
     drop(w);
     drop(x);
     drop(y);
+}
+
+/* Free the device's weight, overwrite its memory, and restore it from a copy. */
+static void restore(weights &w, const ckpt_tensor &t)
+{
+    run_backend *device = backends[DEVICE];
+    const run_backend_ops *ops = device->ops;
+    std::vector<uint8_t> others(w.bytes, 1);
+    run_weight *other;
+    void *memory;
+    ckpt_error err;
+
+    w.host_bytes = ops->weight_save_bytes(w.of[DEVICE]);
+    must(ops->host_create(device, w.host_bytes, &memory, &err), err);
+    must(ops->weight_save(w.of[DEVICE], memory, &err), err);
+    ops->weight_free(device, w.of[DEVICE]);
+    other = weight_on(device, t, others);
+    ops->weight_free(device, other);
+    must(ops->weight_create(device, &t, t.shape[0], &w.of[DEVICE], &err), err);
+    must(ops->weight_restore(w.of[DEVICE], memory, &err), err);
+    w.cold = { w.of[DEVICE] };
+    w.host = memory;
+}
+
+static void test_restored(const ckpt_tensor &t)
+{
+    const uint64_t rows = t.shape[0];
+    const uint64_t cols = t.shape[1];
+    weights w = weight_of(t);
+    buffers x = random_buffer(cols);
+    buffers y = empty_buffer(rows);
+    char text[128];
+    ckpt_error err;
+
+    restore(w, t);
+    for (int i = 0; i < BACKENDS; i++) {
+        const run_linear op = { rows_at(x, i, cols), rows_at(y, i, rows), 1, w.of[i], nullptr, {},
+                                0, rows, 0, cols, 0, 0, 0 };
+
+        must(backends[i]->ops->linear(backends[i], &op, &err), err);
+    }
+    snprintf(text, sizeof text, "%s with scales %s, restored from a copy",
+             ckpt_dtype_name(t.dtype), ckpt_dtype_name(t.scale_dtype));
+    check(y, text);
+    drop(w);
+    drop(x);
+    drop(y);
+}
+
+static ckpt_tensor nvfp4_of(uint64_t rows, uint64_t cols)
+{
+    ckpt_tensor t = tensor_of(CKPT_F4, rows, cols);
+
+    t.scale_dtype = t.stored_scale_dtype = CKPT_F8_E4M3;
+    t.block_cols = 16;
+    t.tensor_scale = CKPT_TENSOR_SCALE_FACTOR;
+    return t;
 }
 
 /* A row of x whose sums are often halfway between two F32: no bound tells how those are rounded. */
@@ -704,6 +771,10 @@ int main(int argc, char **argv)
         }
     }
     test_products();
+    test_restored(tensor_of(CKPT_F4, 256, 512));
+    test_restored(tensor_of(CKPT_F8_E4M3, 384, 512));
+    test_restored(tensor_of(CKPT_BF16, 100, 300));
+    test_restored(nvfp4_of(256, 512));
     test_experts({ CKPT_F4, 6, 4096, 2048, 32 });
     test_experts({ CKPT_F4, 2, 256, 128, 32 });
     test_experts({ CKPT_F4, 1, 7168, 384, 32 });

@@ -1,5 +1,5 @@
 /* A model that is divided over several backends computes what it does on one; so does one whose
- * weights are decoded before; and weights that fit are read once. */
+ * weights are decoded before; weights that fit are read once, and copies of others come back. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +12,7 @@
 #include "formats/format.h"
 #include "libckpt/source.h"
 #include "reference-runner/backend.h"
+#include "reference-runner/cpu/cpu.h"
 #include "reference-runner/runner.h"
 
 enum { PROMPT = 40, MORE = 3, VOCAB = 512 };
@@ -195,14 +196,15 @@ enum { WARM_TOKENS = 24, KEPT_TOKENS = 8 };
 
 /* Reads after the first tokens, when all weights have had their turn: what was begun before a row
  * of the embedding is read is done by then, because one thread reads it all. */
-static uint64_t reads_of_tokens(const golden *g, uint64_t memory_bytes, float *logits)
+static uint64_t reads_of_tokens(const golden *g, const run_backend_ops *backend,
+                                uint64_t memory_bytes, float *logits)
 {
     static const source_ops ops = { .read = counting_read, .need = counting_need };
     ckpt_source *inner = ckpt_logical(g->checkpoint);
     counting source = { .base = { &ops, inner->catalog }, .inner = inner };
-    const run_options options = { .backend = run_backend_find("cpu"), .profile = RUN_DEPLOY,
-                                  .thread_count = 1,
-                                  .memory_bytes = memory_bytes, .keeps_weights = 1 };
+    const run_options options = { .backend = backend, .profile = RUN_DEPLOY, .thread_count = 1,
+                                  .memory_bytes = memory_bytes, .host_bytes = 256u << 20,
+                                  .keeps_weights = 1 };
     const uint64_t row = 0;
     const run_logits_request request = { &row, 1, take, logits };
     run_sequence *sequence;
@@ -232,9 +234,103 @@ static void test_weights_that_fit_are_read_once(void **state)
     static float kept[VOCAB];
     static float streamed[VOCAB];
 
-    assert_int_equal(reads_of_tokens(*state, 256u << 20, kept), 0);
-    assert_true(reads_of_tokens(*state, 8u << 20, streamed) > 0);
+    const run_backend_ops *cpu = run_backend_find("cpu");
+
+    assert_int_equal(reads_of_tokens(*state, cpu, 256u << 20, kept), 0);
+    assert_true(reads_of_tokens(*state, cpu, 8u << 20, streamed) > 0);
     assert_memory_equal(kept, streamed, sizeof kept);
+}
+
+/* ---- copies of weights that were evicted ---- */
+
+/* The CPU backend with memory of its own that is as good as a host's. */
+static run_backend_ops copy_ops;
+static unsigned lot_count;
+static unsigned saved_count;
+static unsigned restored_count;
+
+static ckpt_code open_copying(unsigned thread_count, unsigned device, run_backend **out,
+                              ckpt_error *err)
+{
+    const ckpt_code code = run_backend_find("cpu")->open(thread_count, device, out, err);
+
+    if (code == CKPT_OK)
+        (*out)->ops = &copy_ops;
+    return code;
+}
+
+static ckpt_code create_lot(run_backend *backend, uint64_t bytes, void **out, ckpt_error *err)
+{
+    (void)backend;
+    if ((*out = malloc(bytes)) == NULL)
+        return ckpt_fail_memory(err, "a lot", bytes);
+    __atomic_fetch_add(&lot_count, 1, __ATOMIC_RELAXED);
+    return CKPT_OK;
+}
+
+static void free_lot(run_backend *backend, void *memory, uint64_t bytes)
+{
+    (void)backend;
+    (void)bytes;
+    free(memory);
+    __atomic_fetch_sub(&lot_count, 1, __ATOMIC_RELAXED);
+}
+
+static uint64_t copy_bytes(const run_weight *weight)
+{
+    uint64_t bytes = 0;
+
+    for (int part = 0; part < CKPT_PART_COUNT; part++)
+        bytes += weight->tile.part_bytes[part];
+    return bytes;
+}
+
+static ckpt_code save_copy(run_weight *weight, void *to, ckpt_error *err)
+{
+    char *at = to;
+
+    (void)err;
+    for (int part = 0; part < CKPT_PART_COUNT; part++)
+        if (weight->tile.part_bytes[part] > 0) {
+            memcpy(at, weight->tile.part[part], weight->tile.part_bytes[part]);
+            at += weight->tile.part_bytes[part];
+        }
+    saved_count++;
+    return CKPT_OK;
+}
+
+static ckpt_code restore_copy(run_weight *weight, const void *from, ckpt_error *err)
+{
+    const char *at = from;
+
+    (void)err;
+    for (int part = 0; part < CKPT_PART_COUNT; part++)
+        if (weight->tile.part_bytes[part] > 0) {
+            memcpy(weight->tile.part[part], at, weight->tile.part_bytes[part]);
+            at += weight->tile.part_bytes[part];
+        }
+    restored_count++;
+    return CKPT_OK;
+}
+
+static void test_what_was_evicted_comes_back_from_a_copy(void **state)
+{
+    static float streamed[VOCAB];
+    static float restored[VOCAB];
+    const run_backend_ops *cpu = run_backend_find("cpu");
+    const uint64_t reads = reads_of_tokens(*state, cpu, 8u << 20, streamed);
+
+    copy_ops = *cpu;
+    copy_ops.open = open_copying;
+    copy_ops.host_create = create_lot;
+    copy_ops.host_free = free_lot;
+    copy_ops.weight_save_bytes = copy_bytes;
+    copy_ops.weight_save = save_copy;
+    copy_ops.weight_restore = restore_copy;
+    assert_true(reads_of_tokens(*state, &copy_ops, 8u << 20, restored) < reads / 2);
+    assert_memory_equal(streamed, restored, sizeof streamed);
+    assert_true(saved_count > 0 && restored_count > saved_count);
+    assert_int_equal(lot_count, 0);
 }
 
 int main(void)
@@ -243,6 +339,7 @@ int main(void)
         cmocka_unit_test(test_any_number_of_parts_gives_the_same_bits),
         cmocka_unit_test(test_what_a_backend_does_not_take_is_decoded_for_it),
         cmocka_unit_test(test_weights_that_fit_are_read_once),
+        cmocka_unit_test(test_what_was_evicted_comes_back_from_a_copy),
         cmocka_unit_test(test_more_parts_than_layers_are_refused),
     };
 
