@@ -183,6 +183,22 @@ static inline uint32_t block_count(const run_model *model)
     return model->config->layer_count + (model->options.mtp ? 1 : 0);
 }
 
+/* The part on the last device, which runs the MTP block and the head. */
+static inline run_model *model_last(run_model *model)
+{
+    while (model->next != NULL)
+        model = model->next;
+    return model;
+}
+
+/* run.c. embed_span: write the embedding of each of a span's tokens to its row of `to`, `copies`
+ * times in a row. run_block: load a block's weights and run it. */
+ckpt_code embed_span(run_model *m, const run_span *span, run_rows to, uint32_t copies,
+                     ckpt_error *err);
+ckpt_code run_block(run_model *m, uint32_t number, const run_work *work, ckpt_error *err);
+/* run_mtp.c: run the MTP block on what the main layers left for `main`. */
+ckpt_code mtp_forward(run_model *m, const run_work *main, ckpt_error *err);
+
 /* graph_load.c */
 ckpt_code layer_check(run_model *model, run_layer *layer, uint64_t *bytes, ckpt_error *err);
 ckpt_code layer_load(run_model *model, run_layer *layer, ckpt_error *err);
