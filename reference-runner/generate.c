@@ -35,7 +35,7 @@ uint32_t run_next_token(const float *logits, uint32_t vocab_size, const run_draw
     return best;
 }
 
-uint32_t run_has_nan(const float *logits, uint32_t vocab_size)
+uint32_t run_find_nan(const float *logits, uint32_t vocab_size)
 {
     for (uint32_t v = 0; v < vocab_size; v++)
         if (isnan(logits[v]))

@@ -17,7 +17,7 @@ typedef struct {
 } run_draw;
 uint32_t run_next_token(const float *logits, uint32_t vocab_size, const run_draw *draw);
 
-/* 0 if no logit is NaN, else 1 + the id of the first one. */
-uint32_t run_has_nan(const float *logits, uint32_t vocab_size);
+/* 1 + the id of the first logit that is NaN; 0: none is. */
+uint32_t run_find_nan(const float *logits, uint32_t vocab_size);
 
 #endif

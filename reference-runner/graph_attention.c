@@ -199,7 +199,7 @@ static ckpt_code compress(const chunk_job *j, const compressor *p, ckpt_error *e
     const rope_range range = { first * ratio < j->span_begin ? first * ratio : j->span_begin,
                                j->span_end, first * ratio, ratio, 1 };
     const run_pool pool = { .k = p->k, .s = p->s, .y = out, .entry = first, .entry_count = count,
-                            .ratio = ratio, .width = p->width, .overlap = ratio == 4,
+                            .ratio = ratio, .width = p->width, .overlap = ratio == RUN_RATIO_CSA,
                             .round = j->m->deploy };
     chunk_job rows = *j;
     ckpt_code code = feed(j, p, err);
@@ -236,7 +236,7 @@ static ckpt_code compress_index(const chunk_job *j, ckpt_error *err)
                            w->index_norm, j->state->index_k, j->state->index_s,
                            j->state->keys, j->m->config->index_dim, 1 };
 
-    return j->layer->ratio != 4 ? CKPT_OK : compress(j, &p, err);
+    return j->layer->ratio != RUN_RATIO_CSA ? CKPT_OK : compress(j, &p, err);
 }
 
 /* ---- indexer ---- */
@@ -383,7 +383,9 @@ static ckpt_code attention_chunk(chunk_job *j, ckpt_error *err)
     const run_rows o = rows_of(j->m->scratch.o, q.pitch);
     const rope_range range = { j->span_begin, j->span_end, j->position, 1,
                                j->layer->ratio > 0 };
-    const uint64_t visible = j->layer->ratio == 4 ? (j->position + j->row_count) / 4 : 0;
+    const uint64_t visible = j->layer->ratio == RUN_RATIO_CSA
+                                 ? (j->position + j->row_count) / RUN_RATIO_CSA
+                                 : 0;
     ckpt_code code;
 
     /* With at most topk visible entries all are chosen: run the indexer only for a trace. */

@@ -215,16 +215,17 @@ static ckpt_code load_expert(const expert_half *h, uint32_t e, run_expert *out, 
     return code;
 }
 
-/* Add the outputs of experts to y, routed_of or shared_of. */
-static ckpt_code multiply(const expert_half *h, const run_expert *experts, size_t count, run_rows y,
-                          ckpt_error *err)
+/* Add the outputs of experts to those of the routed ones, or to those of the shared one. */
+static ckpt_code multiply(const expert_half *h, const run_expert *experts, size_t count,
+                          int is_shared, ckpt_error *err)
 {
     const run_config *c = h->m->config;
     const run_batch *b = h->work->batch;
     const run_rows n = rows_of(b->n, c->dim);
-    const uint32_t block = experts->w1 == h->layer->w.shared[0] ? LINEAR_BLOCK : EXPERT_BLOCK;
+    const uint32_t block = is_shared ? LINEAR_BLOCK : EXPERT_BLOCK;
     const run_experts op = {
-        .x = activated(h->m, n, rows_of(b->nq, c->dim)), .y = y,
+        .x = activated(h->m, n, rows_of(b->nq, c->dim)),
+        .y = is_shared ? shared_of(h) : routed_of(h),
         .experts = experts, .expert_count = count, .dim = c->dim, .expert_dim = c->expert_dim,
         .block = h->m->deploy ? block : 0, .limit = (float)c->swiglu_limit,
         .round = h->m->deploy,
@@ -256,7 +257,7 @@ static ckpt_code run_routed(const expert_half *h, ckpt_error *err)
             code = load_expert(h, e, &experts[count++], err);
         }
         if (code == CKPT_OK && count > 0)
-            code = multiply(h, experts, count, routed_of(h), err);
+            code = multiply(h, experts, count, 0, err);
         run_weights_release(h->m->weights, mark);
     }
     layers_prefetch(h->m, h->layer->number, h->r.first);
@@ -281,7 +282,7 @@ static ckpt_code run_shared(const expert_half *h, ckpt_error *err)
     shared.rows = rows;
     shared.factors = factors;
     code = rows == NULL || factors == NULL ? ckpt_fail_memory(err, "rows", count)
-                                           : multiply(h, &shared, 1, shared_of(h), err);
+                                           : multiply(h, &shared, 1, 1, err);
     free(rows);
     free(factors);
     return code;

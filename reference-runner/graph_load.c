@@ -10,7 +10,7 @@
 typedef enum { ALWAYS, POOLED, INDEXED, HASHED, SCORED, MTP_ONLY } layer_when;
 typedef enum {
     NONE,            /* no rows: a vector of rank 1 */
-    D, QR, HEADS, HEAD_DIM, ALL_HEADS, GROUP_HEADS, O_RANK, ALL_O_RANKS, STREAMS_D,
+    D, QR, HEADS, HEAD_DIM, ALL_HEADS, GROUP_HEADS, ALL_O_RANKS, STREAMS_D,
     MIX, THREE, RATIO, POOL_WIDTH, INDEX_HEADS, INDEX_DIM, ALL_INDEX, INDEX_POOL_WIDTH, EXPERTS,
     ACTIVE, EXPERT_DIM, VOCAB, SIZE_COUNT
 } weight_size;
@@ -90,7 +90,7 @@ static int has_row(const run_layer *layer, const weight_row *row)
     case POOLED:
         return layer->ratio > 0;
     case INDEXED:
-        return layer->ratio == 4;
+        return layer->ratio == RUN_RATIO_CSA;
     case HASHED:
         return layer->is_hash;
     case SCORED:
@@ -104,7 +104,7 @@ static int has_row(const run_layer *layer, const weight_row *row)
 
 static void fill_sizes(const run_config *c, const run_layer *layer, uint64_t sizes[SIZE_COUNT])
 {
-    const uint64_t overlap = layer->ratio == 4 ? 2 : 1;
+    const uint64_t overlap = layer->ratio == RUN_RATIO_CSA ? 2 : 1;
     const uint64_t streams = c->stream_count;
 
     memset(sizes, 0, SIZE_COUNT * sizeof *sizes);
@@ -114,7 +114,6 @@ static void fill_sizes(const run_config *c, const run_layer *layer, uint64_t siz
     sizes[HEAD_DIM] = c->head_dim;
     sizes[ALL_HEADS] = (uint64_t)c->head_count * c->head_dim;
     sizes[GROUP_HEADS] = sizes[ALL_HEADS] / c->group_count;
-    sizes[O_RANK] = c->o_rank;
     sizes[ALL_O_RANKS] = (uint64_t)c->group_count * c->o_rank;
     sizes[STREAMS_D] = streams * c->dim;
     sizes[MIX] = (2 + streams) * streams;
@@ -140,7 +139,7 @@ static ckpt_code check_experts(run_model *model, const run_layer *layer, uint64_
     uint64_t largest = 0;
 
     for (uint32_t e = 0; e < c->expert_count; e++) {
-        uint64_t expert = 3;
+        uint64_t expert = 0;
 
         for (int i = 1; i <= 3; i++) {
             char name[TENSOR_NAME_BYTES];
@@ -151,7 +150,7 @@ static ckpt_code check_experts(run_model *model, const run_layer *layer, uint64_
             code = run_weights_check(model->weights, name, i == 2 ? out : in, &one, err);
             if (code != CKPT_OK)
                 return code;
-            expert += one;
+            expert += one + WEIGHT_EXTRA_BYTES;
         }
         largest = size_max(largest, expert);
     }
@@ -180,7 +179,7 @@ ckpt_code layer_check(run_model *model, run_layer *layer, uint64_t *bytes, ckpt_
             return code;
         if (row->kind != RUN_MATRIX)
             one = (shape[0] > 0 ? shape[0] : 1) * shape[1] * sizeof(float);
-        *bytes += one + 1;
+        *bytes += one + WEIGHT_EXTRA_BYTES;
     }
     return check_experts(model, layer, bytes, err);
 }

@@ -79,7 +79,7 @@ static void fill_angles(const run_model *model, int is_yarn, uint64_t position, 
 
 /*
  * Make the table for the positions [begin, end) and ROPE_AHEAD more, so that generating token by
- * token seldom needs a new one. Its memory is accounted in batch_size; that of the extra rows, in
+ * token seldom needs a new one. Its memory is accounted in batch_bytes; that of the extra rows, in
  * rope_tables.
  */
 static ckpt_code make_table(run_model *model, int is_yarn, uint64_t begin, uint64_t end,

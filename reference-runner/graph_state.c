@@ -69,12 +69,11 @@ static ckpt_code layer_state_create(run_model *model, run_layer_state *s, uint32
                                     uint64_t max_positions, ckpt_error *err)
 {
     const run_config *c = model->config;
-    const uint64_t overlap = ratio == 4 ? 2 : 1;
+    const uint64_t overlap = ratio == RUN_RATIO_CSA ? 2 : 1;
     const uint64_t history = overlap * ratio + model->chunk;
-    const wanted_buffer wanted[] = {
-        { &s->entries, ratio == 0 ? 0 : max_positions / ratio * c->head_dim },
-        { &s->keys, ratio != 4 ? 0 : max_positions / ratio * c->index_dim },
-    };
+    const uint64_t entry_count = ratio == 0 ? 0 : max_positions / ratio;
+    const wanted_buffer entries = { &s->entries, entry_count * c->head_dim };
+    const wanted_buffer keys = { &s->keys, entry_count * c->index_dim };
     ckpt_code code;
 
     if ((code = ring_create(model, &s->kv, (uint64_t)c->window + model->chunk, c->head_dim,
@@ -83,14 +82,14 @@ static ckpt_code layer_state_create(run_model *model, run_layer_state *s, uint32
         return code;
     if ((code = ring_create(model, &s->k, history, overlap * c->head_dim, err)) != CKPT_OK ||
         (code = ring_create(model, &s->s, history, overlap * c->head_dim, err)) != CKPT_OK ||
-        (code = create_all(model, wanted, ratio == 4 ? 2 : 1, &model->state_bytes, err)) !=
-            CKPT_OK ||
-        ratio != 4)
+        (code = create_all(model, &entries, 1, &model->state_bytes, err)) != CKPT_OK ||
+        ratio != RUN_RATIO_CSA)
         return code;
     if ((code = ring_create(model, &s->index_k, history, overlap * c->index_dim, err)) !=
-        CKPT_OK)
+            CKPT_OK ||
+        (code = ring_create(model, &s->index_s, history, overlap * c->index_dim, err)) != CKPT_OK)
         return code;
-    return ring_create(model, &s->index_s, history, overlap * c->index_dim, err);
+    return create_all(model, &keys, 1, &model->state_bytes, err);
 }
 
 ckpt_code state_create(run_model *model, run_sequence *sequence, ckpt_error *err)
@@ -128,95 +127,113 @@ void state_free(run_model *model, run_sequence *sequence)
 
 enum { SCRATCH_COUNT = sizeof(run_scratch) / sizeof(run_buffer *) };
 
-/* The elements per row of each buffer, in the order of run_scratch. */
-static void scratch_widths(const run_config *c, uint64_t widths[SCRATCH_COUNT])
+/* All buffers, for a chunk of rows and `slice` rows of the head. */
+static void list_scratch(run_model *model, uint64_t slice, wanted_buffer out[SCRATCH_COUNT])
 {
+    const run_config *c = model->config;
+    run_scratch *s = &model->scratch;
     const uint64_t heads = (uint64_t)c->head_count * c->head_dim;
     const uint64_t ranks = (uint64_t)c->group_count * c->o_rank;
     const uint64_t pooled = 2 * size_max(c->head_dim, c->index_dim);
-    const uint64_t mix = (2 + (uint64_t)c->stream_count) * c->stream_count;
-    const uint64_t all[SCRATCH_COUNT] = {
-        mix,    c->dim, c->dim, c->q_rank, c->q_rank, heads,
-        c->head_dim, size_max(heads, (uint64_t)c->stream_count * c->dim), ranks, ranks, pooled,
-        pooled,
-        (uint64_t)c->index_head_count * c->index_dim, c->index_head_count, c->index_topk, 1,
-        c->expert_count, c->active_count, 0,
+    const uint64_t streams = c->stream_count;
+    const wanted_buffer of_a_row[] = {
+        { &s->mix, (2 + streams) * streams },
+        { &s->u, c->dim }, { &s->uq, c->dim },
+        { &s->qr, c->q_rank }, { &s->qrq, c->q_rank },
+        { &s->q, heads }, { &s->kv, c->head_dim },
+        { &s->o, size_max(heads, streams * c->dim) },      /* also the streams of a row of MTP */
+        { &s->z, ranks }, { &s->zq, ranks },
+        { &s->k, pooled }, { &s->s, pooled },
+        { &s->iq, (uint64_t)c->index_head_count * c->index_dim }, { &s->iw, c->index_head_count },
+        { &s->chosen, c->index_topk }, { &s->gap, 1 },
+        { &s->gate, c->expert_count }, { &s->table, c->active_count },
+        { &s->logits, slice },
     };
+    _Static_assert(sizeof of_a_row == SCRATCH_COUNT * sizeof *of_a_row, "a buffer is missing");
 
-    memcpy(widths, all, sizeof all);
+    for (size_t i = 0; i < SCRATCH_COUNT; i++)
+        out[i] = (wanted_buffer){ of_a_row[i].buffer, of_a_row[i].count * model->chunk };
 }
 
 ckpt_code scratch_create(run_model *model, ckpt_error *err)
 {
     wanted_buffer wanted[SCRATCH_COUNT];
-    uint64_t widths[SCRATCH_COUNT];
 
-    scratch_widths(model->config, widths);
-    for (size_t i = 0; i < SCRATCH_COUNT; i++) {
-        wanted[i].buffer = (run_buffer **)(void *)&model->scratch + i;
-        wanted[i].count = widths[i] * model->chunk;
-    }
-    /* The last one is `logits`: a slice of the vocabulary for each row of a chunk. */
-    wanted[SCRATCH_COUNT - 1].count =
-        size_min(run_weights_slice_rows(model->weights, "head.weight"),
-                 model->config->vocab_size) *
-        model->chunk;
+    list_scratch(model, size_min(run_weights_slice_rows(model->weights, "head.weight"),
+                                 model->config->vocab_size), wanted);
     return create_all(model, wanted, SCRATCH_COUNT, &model->fixed_bytes, err);
 }
 
 void scratch_free(run_model *model)
 {
-    run_buffer **buffers = (run_buffer **)(void *)&model->scratch;
+    wanted_buffer all[SCRATCH_COUNT];
 
+    list_scratch(model, 0, all);
     for (size_t i = 0; i < SCRATCH_COUNT; i++)
-        model->backend->ops->buffer_free(model->backend, buffers[i]);
+        model->backend->ops->buffer_free(model->backend, *all[i].buffer);
 }
 
 /* ---- rows of a forward ---- */
 
-static uint64_t batch_size(const run_batch *batch, const run_config *c)
+enum { BATCH_COUNT = 7 };
+
+/* All buffers, for row_count rows. */
+static void list_batch(run_batch *b, const run_config *c, uint64_t row_count,
+                       wanted_buffer out[BATCH_COUNT])
 {
     const uint64_t streams = c->stream_count;
-    const uint64_t row = streams * c->dim + 4 * (uint64_t)c->dim + streams + streams * streams +
-                         2 * (uint64_t)c->active_count + 2 * (uint64_t)c->rope_dim;
+    const wanted_buffer all[] = {
+        { &b->x, row_count * streams * c->dim },
+        { &b->n, row_count * c->dim }, { &b->nq, row_count * c->dim },
+        { &b->y, 2 * row_count * c->dim },
+        { &b->post, row_count * streams }, { &b->comb, row_count * streams * streams },
+        { &b->routed, 2 * row_count * c->active_count },
+    };
+    _Static_assert(sizeof all == BATCH_COUNT * sizeof *all &&
+                       sizeof(run_batch) == sizeof(uint64_t) + BATCH_COUNT * sizeof(run_buffer *),
+                   "a buffer is missing");
 
-    return batch->capacity * row * sizeof(float);
+    memcpy(out, all, sizeof all);
+}
+
+/* Bytes of a batch, and of its rows in both rotary tables (make_table in graph_rope.c). */
+static uint64_t batch_bytes(run_batch *batch, const run_config *c)
+{
+    wanted_buffer all[BATCH_COUNT];
+    uint64_t count = 2 * batch->capacity * c->rope_dim;
+
+    list_batch(batch, c, batch->capacity, all);
+    for (size_t i = 0; i < BATCH_COUNT; i++)
+        count += all[i].count;
+    return count * sizeof(float);
 }
 
 void batch_free(run_model *model, run_batch *batch)
 {
-    run_buffer *const buffers[] = { batch->x,    batch->n,    batch->nq,  batch->y,
-                                    batch->post, batch->comb, batch->routed };
+    wanted_buffer all[BATCH_COUNT];
 
-    model->batch_bytes -= batch_size(batch, model->config);
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
-        model->backend->ops->buffer_free(model->backend, buffers[i]);
+    model->batch_bytes -= batch_bytes(batch, model->config);
+    list_batch(batch, model->config, 0, all);
+    for (size_t i = 0; i < BATCH_COUNT; i++)
+        model->backend->ops->buffer_free(model->backend, *all[i].buffer);
     memset(batch, 0, sizeof *batch);
 }
 
 ckpt_code batch_reserve(run_model *model, run_batch *batch, uint64_t row_count, ckpt_error *err)
 {
-    const run_config *c = model->config;
-    const uint64_t streams = c->stream_count;
-    const wanted_buffer wanted[] = {
-        { &batch->x, row_count * streams * c->dim }, { &batch->n, row_count * c->dim },
-        { &batch->nq, row_count * c->dim },          { &batch->y, 2 * row_count * c->dim },
-        { &batch->post, row_count * streams },
-        { &batch->comb, row_count * streams * streams },
-        { &batch->routed, 2 * row_count * c->active_count },
-    };
-    uint64_t bytes = 0;
+    wanted_buffer wanted[BATCH_COUNT];
+    uint64_t created = 0;
     ckpt_code code;
 
     if (batch->capacity >= row_count)
         return CKPT_OK;
     batch_free(model, batch);
     batch->capacity = row_count;
-    model->batch_bytes += batch_size(batch, c);
+    model->batch_bytes += batch_bytes(batch, model->config);
+    list_batch(batch, model->config, row_count, wanted);
     if ((code = model_limit(model, err)) != CKPT_OK ||
-        (code = create_all(model, wanted, sizeof wanted / sizeof *wanted, &bytes, err)) !=
-            CKPT_OK) {
-        model->batch_bytes -= batch_size(batch, c);
+        (code = create_all(model, wanted, BATCH_COUNT, &created, err)) != CKPT_OK) {
+        model->batch_bytes -= batch_bytes(batch, model->config);
         memset(batch, 0, sizeof *batch);
     }
     return code;

@@ -236,7 +236,7 @@ ckpt_code rope_angles(run_model *model, const rope_range *range, run_rows *out, 
 
 /* Tables begin at a multiple of this, so that they contain the first position of every compressed
  * entry whose last token is in the range: no ratio is larger. */
-enum { ROPE_TABLE_STEP = 128 };
+enum { ROPE_TABLE_STEP = RUN_RATIO_HCA };
 
 /* graph_attention.c, graph_experts.c: the two halves of a block over all rows. */
 ckpt_code block_attention(run_model *model, const run_layer *layer, const run_work *work,

@@ -116,6 +116,11 @@ static ckpt_code read_field(const reading *r, const field *f, run_config *out, c
     return CKPT_OK;
 }
 
+static int is_ratio(uint64_t ratio)
+{
+    return ratio == 0 || ratio == RUN_RATIO_CSA || ratio == RUN_RATIO_HCA;
+}
+
 /* *out: the ratio of a layer of this kind. Returns 0 if the config does not give it or it is not
  * supported. */
 static int ratio_of_kind(const reading *r, const json_value *kind, uint32_t *out)
@@ -127,7 +132,7 @@ static int ratio_of_kind(const reading *r, const json_value *kind, uint32_t *out
     if (ratio != 0 && json_member(r->root, "compress_rates") == NULL)
         return 0;
     *out = (uint32_t)ratio;
-    return ratio == 0 || ratio == 4 || ratio == 128;
+    return is_ratio(ratio);
 }
 
 /* `layer_types` lists the main layers only; MTP blocks do not compress. */
@@ -166,7 +171,7 @@ static ckpt_code read_ratios(const reading *r, run_config *out, ckpt_error *err)
     for (uint32_t i = 0; i < wanted; i++, v = json_next(v)) {
         uint64_t ratio;
 
-        if (!json_u64(v, &ratio) || (ratio != 0 && ratio != 4 && ratio != 128))
+        if (!json_u64(v, &ratio) || !is_ratio(ratio))
             return ckpt_fail(err, CKPT_E_FORMAT,
                              "'%s': entry %u of 'compress_ratios' is not 0, 4 or 128", r->subject,
                              i);

@@ -19,6 +19,13 @@ enum {
     RUN_ACTIVE_MAX = 64         /* experts of one token */
 };
 
+/*
+ * Tokens per compressed entry of a layer (run_config.ratios), or 0: the layer attends to its window
+ * alone. CSA: entries overlap, each has the tokens of the one before it, too, and an indexer
+ * chooses those that a token attends to. HCA: it attends to all of them.
+ */
+enum { RUN_RATIO_CSA = 4, RUN_RATIO_HCA = 128 };
+
 typedef struct {
     uint32_t vocab_size;
     uint32_t dim;
@@ -51,7 +58,7 @@ typedef struct {
     double swiglu_limit;         /* 0: no clamp */
     double hc_eps;
     double norm_eps;
-    uint32_t ratios[RUN_LAYERS_MAX];
+    uint32_t ratios[RUN_LAYERS_MAX];    /* 0, RUN_RATIO_CSA or RUN_RATIO_HCA */
     char digest[SHA256_HEX];     /* SHA-256 of all members above as text */
 } run_config;
 

@@ -10,7 +10,8 @@
 
 enum { QUANTISE_BLOCK_MAX = 128 };
 
-double plain_dot(const float *a, const float *b, size_t count)
+/* Sum of a[i] * b[i], in ascending order. */
+static double plain_dot(const float *a, const float *b, size_t count)
 {
     double sum = 0;
 
@@ -95,7 +96,6 @@ static float mean_square(const float *x, size_t count)
 static void norm_bf16_chain(const float *x, float *y, const run_norm *op)
 {
     float g = run_bf16((float)(square_sum(x, op->col_count, 1) / (double)op->col_count));
-
 
     g = run_bf16(1.0f / sqrtf(run_bf16(g + op->eps)));
     for (size_t i = 0; i < op->col_count; i++)

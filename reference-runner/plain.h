@@ -10,8 +10,6 @@
 
 enum { RUN_STREAM_LIMIT = 8 };
 
-/* Sum of a[i] * b[i], in ascending order. */
-double plain_dot(const float *a, const float *b, size_t count);
 /* One output of `linear`: block sums rounded to F32, added in F32. */
 float plain_product(const float *x, const float *w, size_t depth, size_t block);
 

@@ -42,9 +42,9 @@ static int is_better(float a, int32_t a_id, float b, int32_t b_id)
     return a > b || (a == b && a_id < b_id);
 }
 
-/* By insertion into a sorted list of at most `count` entries. */
-void run_top(const float *logits, uint32_t vocab_size, uint32_t count, int32_t *ids,
-             float *values)
+/* The `count` best of the logits, ties by lower id: by insertion into a sorted list. */
+static void find_top(const float *logits, uint32_t vocab_size, uint32_t count, int32_t *ids,
+                     float *values)
 {
     uint32_t used = 0;
 
@@ -63,7 +63,7 @@ void run_top(const float *logits, uint32_t vocab_size, uint32_t count, int32_t *
     }
 }
 
-float run_logsumexp(const float *logits, uint32_t vocab_size)
+static float logsumexp(const float *logits, uint32_t vocab_size)
 {
     float max = logits[0];
     double sum = 0;
@@ -225,6 +225,7 @@ ckpt_code run_results_create(const run_results_options *options, run_results **o
 
 /* ---- filling ---- */
 
+/* Write the logits of position i. `parts`: PART_ROWS, PART_IDS and PART_SUMS, or those of MTP. */
 static ckpt_code put_logits(run_results *r, const result_tensor *parts, uint64_t i,
                             const float *logits, ckpt_error *err)
 {
@@ -234,8 +235,8 @@ static ckpt_code put_logits(run_results *r, const result_tensor *parts, uint64_t
 
     if (top == 0)
         return put_rows(r, &parts[0], i, logits, r->options.vocab_size, err);
-    run_top(logits, r->options.vocab_size, top, r->ids, r->values);
-    sum = run_logsumexp(logits, r->options.vocab_size);
+    find_top(logits, r->options.vocab_size, top, r->ids, r->values);
+    sum = logsumexp(logits, r->options.vocab_size);
     if ((code = put_rows(r, &parts[0], i, r->values, top, err)) != CKPT_OK ||
         (code = put_rows(r, &parts[1], i, r->ids, top, err)) != CKPT_OK)
         return code;

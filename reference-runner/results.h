@@ -57,9 +57,4 @@ ckpt_code run_results_commit(run_results *results, ckpt_error *err);
 ckpt_code run_results_commit_jsonl(run_results *results, ckpt_error *err);
 void run_results_abort(run_results *results);        /* NULL is fine */
 
-/* The `count` best of `vocab_size` logits, ties by lower id; and log(sum(exp(logits))). */
-void run_top(const float *logits, uint32_t vocab_size, uint32_t count, int32_t *ids,
-             float *values);
-float run_logsumexp(const float *logits, uint32_t vocab_size);
-
 #endif

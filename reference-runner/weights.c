@@ -170,8 +170,8 @@ ckpt_code run_weights_check(run_weights *weights, const char *name, const uint64
     }
     form = load_form(weights->options.backend, t);
     *out_bytes = ckpt_part_bytes(&form, CKPT_DATA) + ckpt_part_bytes(&form, CKPT_SCALE);
-    /* A vector is kept as F32. Each item counts one byte more (see begin). */
-    weights->all_bytes += *out_bytes * (rank == 1 ? sizeof(float) : 1) + 1;
+    /* A vector is kept as F32: at most so many bytes for each that is stored. */
+    weights->all_bytes += *out_bytes * (rank == 1 ? sizeof(float) : 1) + WEIGHT_EXTRA_BYTES;
     return CKPT_OK;
 }
 
@@ -328,8 +328,7 @@ static void reserve(run_weights *w)
     w->is_reserved = 1;
 }
 
-/* Start loading; the caller has made room. The item's bytes are one more than its size, so that
- * they are never 0, which means "not loaded". */
+/* Start loading; the caller has made room. */
 static ckpt_code begin(weight_request *r, ckpt_error *err)
 {
     run_weights *w = r->weights;
@@ -348,7 +347,7 @@ static ckpt_code begin(weight_request *r, ckpt_error *err)
         code = ckpt_fail_memory(err, "a tensor", bytes);
     if (code != CKPT_OK)
         return code;
-    keep(w, item, bytes + 1);
+    keep(w, item, bytes + WEIGHT_EXTRA_BYTES);
     r->job.weight = item->weight;
     r->job.floats = item->floats;
     r->job.ints = item->ints;

@@ -26,6 +26,9 @@ void run_weights_set_limit(run_weights *weights, uint64_t limit_bytes);
  * what is read again is kept. */
 void run_weights_expect(run_weights *weights, int is_few);
 
+/* What a weight takes of the limit beside its bytes, so that 0 means: it is not loaded. */
+enum { WEIGHT_EXTRA_BYTES = 1 };
+
 /* Check that a tensor exists with this shape ([0, n] for a vector of n) and return the bytes of its
  * codes and scales. Call it once, in advance, for each tensor that will be used. */
 ckpt_code run_weights_check(run_weights *weights, const char *name, const uint64_t shape[2],

@@ -415,7 +415,7 @@ static ckpt_code prepare(run_job *job, const char *path, ckpt_error *err)
 static ckpt_code check_logits(const run_job *job, uint64_t i, const float *logits,
                               ckpt_error *err)
 {
-    const uint32_t found = run_has_nan(logits, job->settings.config.vocab_size);
+    const uint32_t found = run_find_nan(logits, job->settings.config.vocab_size);
 
     return found == 0 ? CKPT_OK
                       : ckpt_fail(err, CKPT_E_FORMAT, "logit %u at position %" PRIu64

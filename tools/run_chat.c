@@ -133,7 +133,7 @@ static ckpt_code take(void *context, uint64_t i, const float *logits, ckpt_error
     const run_draw draw = { job->temperature, job->seed, 0, position };
 
     (void)i;
-    if (run_has_nan(logits, job->settings.config.vocab_size))
+    if (run_find_nan(logits, job->settings.config.vocab_size))
         return ckpt_fail(err, CKPT_E_FORMAT, "a logit at position %" PRIu64 " is NaN: the config "
                          "or a weight is out of range", position);
     c->next = run_next_token(logits, job->settings.config.vocab_size, &draw);
