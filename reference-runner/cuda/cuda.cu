@@ -3,7 +3,7 @@
 
 #include <new>
 
-#include <time.h>
+#include "libckpt/clock.h"
 
 enum { CAPABILITY_MIN = 8, PARCEL_UNIT = 1 << 16, PARCEL_BYTES_MAX = 1 << 22 };
 
@@ -142,14 +142,6 @@ static void destroy_streams(cuda_backend *cuda)
         cudaStreamDestroy(cuda->compute);
 }
 
-static double now(void)
-{
-    timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
-}
-
 static ckpt_code open_cuda(unsigned thread_count, unsigned device, run_backend **out,
                            ckpt_error *err)
 {
@@ -169,7 +161,7 @@ static ckpt_code open_cuda(unsigned thread_count, unsigned device, run_backend *
         close_cuda(&cuda->base);
         return cuda_fail(err, "streams and pinned memory", error);
     }
-    cuda->lap_begin = now();
+    cuda->lap_begin = clock_seconds();
     *out = &cuda->base;
     return CKPT_OK;
 }
@@ -213,7 +205,7 @@ static ckpt_code lap_cuda(run_backend *backend, int is_waiting, run_lap *out, ck
     if (is_waiting && (code = sum_waits(cuda, &waited, err)) != CKPT_OK)
         return code;
     std::lock_guard<std::mutex> guard(cuda->lap_lock);
-    const double time = now();
+    const double time = clock_seconds();
 
     *out = { time - cuda->lap_begin, waited, cuda->copy_seconds, cuda->copy_bytes };
     cuda->lap_begin = time;
