@@ -1,4 +1,5 @@
-/* run_head.c: logits from hidden states: streams collapsed, normalised, times the head in slices. */
+/* run_head.c: logits from hidden states: streams are collapsed, normalised, and multiplied by
+ * slices of the head. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-/* run_mtp.c: the MTP block: which rows it gets, how a hidden state and the next token are joined. */
+/* run_mtp.c: the MTP block: which rows it gets, and how a hidden state and the next token are
+ * joined. */
 #include <stdlib.h>
 
 #include "model.h"

@@ -11,17 +11,17 @@ GOOD = '#include "low.h"\n\nint low(int a)\n{\n    return a;   /* strcpy() in wo
 
 @pytest.fixture
 def tree(tmp_path):
-    """A small tree that passes every check."""
+    """A small tree that passes every check. Its READMEs name the files that tests add, too."""
     for room in ROOMS:
         (tmp_path / room).mkdir()
-        (tmp_path / room / "README.md").write_text("One line.\n")
+        (tmp_path / room / "README.md").write_text("`low.c`, `high`, `x*`.\n")
     (tmp_path / "build").mkdir()
     (tmp_path / ".git").mkdir()
     (tmp_path / "libckpt/low.h").write_text("int low(int a);\n")
     (tmp_path / "libckpt/low.c").write_text(GOOD)
     (tmp_path / "formats/high.c").write_text('#include "libckpt/low.h"\n')
     (tmp_path / "libckpt/hub").mkdir()
-    (tmp_path / "libckpt/hub/README.md").write_text("One line.\n")
+    (tmp_path / "libckpt/hub/README.md").write_text("`hub.[ch]`\n")
     (tmp_path / "libckpt/hub/hub.h").write_text("int hub(int a);\n")
     return tmp_path
 
@@ -79,8 +79,11 @@ BAD = [
     ("check-literals", "libckpt/digest.c", 'int a;\n', "nothing needs its line"),
     ("check-literals", "libckpt/digest.c", 'const char *a = "mtp.";\n', None),
     ("check-literals", "libckpt/digest.c", 'const char *a = "mtp.0.x";\n', "mtp.0.x"),
-    ("check-folders", "libckpt/README.md", "x\n" * 30, None),
-    ("check-folders", "libckpt/README.md", "x\n" * 31, "31 lines"),
+    ("check-folders", "libckpt/README.md", "`low`\n" * 30, None),
+    ("check-folders", "libckpt/README.md", "`low`\n" * 31, "31 lines"),
+    ("check-folders", "libckpt/README.md", "low\n", "'low.c' is not named"),
+    ("check-folders", "libckpt/README.md", "`l*.c` `low_end.h`\n", "'low_end.h' is not there"),
+    ("check-folders", "libckpt/README.md", "`l*.c` `hub.h` `ckpt-NAME.c` `f()`\n", None),
 ]
 
 
