@@ -219,10 +219,12 @@ def test_a_mirror_without_the_hub_s_headers_is_no_obstacle(prepare, golden_a, di
     assert digest(tmp_path / "models" / "m_torch_dist", "main") == digest(golden_a, "main")
 
 
-def test_a_model_that_is_not_there_is_told_at_the_beginning(prepare, tmp_path):
-    failed = prepare("--hf-checkpoint", tmp_path / "absent", "--model-dir", tmp_path / "models",
-                     check=2)
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--stages", "verify"), ("--stages", "fp8")])
+def test_a_model_that_is_not_there_is_told_at_the_beginning(prepare, tmp_path, more):
+    failed = prepare("--model-name", "m", "--hf-checkpoint", tmp_path / "absent", "--model-dir",
+                     tmp_path / "models", *more, check=2)
     assert "absent' does not exist" in failed.stderr and not (tmp_path / "models").exists()
+    assert failed.stdout == "" and failed.stderr.count("\n") == 1
 
 
 def test_offline_a_download_is_not_asked_about(prepare, tmp_path):
@@ -258,11 +260,12 @@ def test_datasets_lie_where_the_launcher_looks(prepare, tmp_path):
     assert not (data / ".prepared" / "broken.download").exists()
 
 
-def test_datasets_need_a_network_only_when_asked_for(prepare):
+def test_datasets_need_a_network_only_when_asked_for(prepare, golden_a):
     """Who brings a model may be without one."""
-    assert "dataset" not in prepare("--dry-run", "--hf-checkpoint", "/m").stdout
+    assert "dataset" not in prepare("--dry-run", "--hf-checkpoint", golden_a).stdout
     for more in ("--data-dir", "/d"), ("--stages", "datasets"):
-        assert "--repo-type dataset" in prepare("--dry-run", "--hf-checkpoint", "/m", *more).stdout
+        assert "--repo-type dataset" in prepare("--dry-run", "--hf-checkpoint", golden_a,
+                                                *more).stdout
     assert "/root/datasets/aime-2024" in prepare("--dry-run").stdout
 
 
@@ -313,6 +316,8 @@ def test_a_stage_that_fails_stops_the_chain(prepare, tmp_path):
     (("--num-nodes", "0"), "expected a number"), (("--num-nodes", "many"), "expected a number"),
     (("--model-name", "a/b"), "without a folder"), (("--stages", "train"), "stage 'train'"),
     (("--model-dir",), "lacks its value"), (("--datasets", "own"), "ORG/NAME"),
+    (("--model-dir=",), "'--model-dir' is empty"), (("--hf-checkpoint", ""), "is empty"),
+    (("--hf-checkpoint", "hf://a/b"), "'hf://a/b': expected a folder"),
     (("--frobnicate", "1"), "unknown option"), (("--frobnicate=1",), "option '--frobnicate'"),
     (("--preset", "flash-h200"), "behind --, as in -- --preset"), (("V4",), "expected an option")])
 def test_nonsense_is_refused(prepare, options, said):
@@ -346,8 +351,8 @@ def test_another_model_is_not_taken_for_the_one_that_is_done(prepare, digest, go
         assert f"not from '{golden_b}', root " in err
         assert "choose another --model-name, or add --force" in err
         assert tree(models) == before
-    said = prepared(prepare, models, golden_b, "--dry-run").stdout
-    assert f"ckpt-verify digest {golden_b}    # is it '{golden_a}'?" in said
+    dry = prepared(prepare, models, golden_b, "--dry-run", "--stages", "torch_dist", check=2)
+    assert dry.stderr == err and tree(models) == before, "a dry run refuses what the run refuses"
     prepared(prepare, models, golden_b, "--force")
     assert digest(models / "Tiny-V4-FP8") == digest(golden_b)
     assert "done already" in prepared(prepare, models, golden_b).stdout
@@ -366,9 +371,80 @@ def test_the_same_model_elsewhere_is_done(prepare, golden_a, golden_b, tmp_path,
     assert said.count("done already") == 3 and said.count("ckpt-verify digest") == 1
     assert "ckpt-verify digest" not in prepared(prepare, models, copy).stdout
     prepared(prepare, models, golden_b, check=2)
+    shutil.rmtree(copy)                    # whoever has its results may remove it
+    said = prepared(prepare, models, copy).stdout
+    assert said.count("done already") == 3 and f"'{copy}', from which it was made, is no " in said
+    failed = prepared(prepare, models, tmp_path / "typo", check=2).stderr
+    assert failed == (f"prepare-megatron: '{tmp_path}/typo' does not exist: the stage verify of "
+                      f"Tiny-V4 was made from '{copy}'\n")
+
+
+def overwrite_file_by_file(copy, golden_b):
     for path in copy.iterdir():
         path.unlink()
     shutil.copytree(golden_b, copy, dirs_exist_ok=True, copy_function=shutil.copyfile)
-    assert "was made from" in prepared(prepare, models, copy, check=2).stderr
-    shutil.rmtree(copy)                    # whoever has its results may remove it
-    assert prepared(prepare, models, copy).stdout.count("done already") == 3
+
+
+def put_another_folder_there(copy, golden_b):
+    shutil.rmtree(copy)
+    shutil.copytree(golden_b, copy)        # with its times, which are older
+
+
+@pytest.mark.parametrize("replace", [overwrite_file_by_file, put_another_folder_there])
+def test_a_source_that_was_replaced_is_another_one(prepare, golden_a, golden_b, tmp_path, replace):
+    copy = shutil.copytree(golden_a, tmp_path / "copy")
+    options = ("--stages", "verify,fp8")
+    prepared(prepare, tmp_path / "models", copy, *options)
+    replace(copy, golden_b)
+    for more in (), ("--dry-run",):
+        err = prepared(prepare, tmp_path / "models", copy, *options, *more, check=2).stderr
+        assert f"was made from '{copy}', root " in err and f"not from '{copy}', root " in err
+
+
+def test_a_packed_source_that_was_replaced_is_another_one(prepare, ckpt, golden_a, golden_b,
+                                                          tmp_path):
+    packed, other = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
+    ckpt("ckpt-delta", "diff", "--base", "none", golden_b, other)
+    ckpt("ckpt-delta", "diff", "--base", "none", golden_a, packed)
+    prepared(prepare, tmp_path / "models", packed, "--stages", "fp8")
+    assert "digest" not in prepared(prepare, tmp_path / "models", packed, "--stages", "fp8").stdout
+    subprocess.run(["cp", "-a", other, packed], check=True)
+    err = prepared(prepare, tmp_path / "models", packed, "--stages", "fp8", check=2).stderr
+    assert f"the stage fp8 of Tiny-V4 was made from '{packed}', root " in err
+
+
+def test_another_config_is_another_model(prepare, golden_a, tmp_path):
+    copy = shutil.copytree(golden_a, tmp_path / "copy")
+    options = ("--stages", "verify,fp8")
+    prepared(prepare, tmp_path / "models", copy, *options)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "rope_theta": 999}))
+    err = prepared(prepare, tmp_path / "models", copy, *options, check=2).stderr
+    assert (f"the stage fp8 of Tiny-V4 was made from '{copy}' with another config.json than "
+            f"'{copy}' has: choose another") in err
+    (copy / "config.json").write_bytes((golden_a / "config.json").read_bytes())
+    said = prepared(prepare, tmp_path / "models", copy, *options).stdout
+    assert said.count("ckpt-verify digest") == 1 and said.count("done already") == 2
+    assert "ckpt-verify digest" not in prepared(prepare, tmp_path / "models", copy, *options).stdout
+
+
+def test_what_is_downloaded_later_is_looked_at_then(prepare, golden_a, golden_b, tmp_path):
+    """Done from a folder; then the hub has another model of that name."""
+    models = tmp_path / "models"
+    options = ("--model-name", "m", "--model-org", "o", "--model-dir", models, "--stages")
+    prepare(*options, "verify", "--hf-checkpoint", golden_a)
+    files = [Entry(p.name, data=p.read_bytes(),
+                   kind="lfs" if p.suffix == ".safetensors" else "git")
+             for p in golden_b.iterdir()]
+    with Hub([Repo("o/m", files)]) as hub:
+        err = prepare(*options, "download,verify", check=2,
+                      **environment(hub, tmp_path / "home", BIN=str(BUILD / "bin"))).stderr
+    assert f"the stage verify of m was made from '{golden_a}', root " in err
+
+
+def test_other_options_than_torch_dist_was_made_with_are_told(prepare, golden_a, tmp_path):
+    options = ("--stages", "torch_dist", "--", "--tp")
+    prepared(prepare, tmp_path / "models", golden_a, *options, "2")
+    assert "made with" not in prepared(prepare, tmp_path / "models", golden_a, *options, "2").stdout
+    said = prepared(prepare, tmp_path / "models", golden_a, *options, "4").stdout
+    assert "# torch_dist: made with '--tp 2', not '--tp 4'; --force makes it again" in said
