@@ -340,6 +340,27 @@ static char *parent_of(const char *path)
     return length == 0 ? strdup(".") : strndup(path, length);
 }
 
+ckpt_code file_check_name(const char *path, size_t more, ckpt_error *err)
+{
+    char *parent = parent_of(path);
+    const long longest = parent == NULL ? 0 : pathconf(parent, _PC_NAME_MAX);
+    const size_t limit = longest > 0 ? (size_t)longest : NAME_MAX;
+    const char *end = path + strlen(path);
+    const char *begin;
+
+    free(parent);
+    if (parent == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(path) + 1);
+    while (end > path + 1 && end[-1] == '/')
+        end--;
+    for (begin = end; begin > path && begin[-1] != '/'; begin--)
+        continue;
+    if ((size_t)(end - begin) + more <= limit)
+        return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': its name has %zu bytes, expected at "
+                     "most %zu", path, (size_t)(end - begin), limit - more);
+}
+
 ckpt_code file_check_place(const char *path, ckpt_error *err)
 {
     char *parent = parent_of(path);
@@ -358,6 +379,9 @@ ckpt_code file_check_place(const char *path, ckpt_error *err)
                          S_ISDIR(status.st_mode)   ? "directory"
                          : S_ISLNK(status.st_mode) ? "link"
                                                    : "device or pipe");
+    else if (path[strlen(path) - 1] == '/')
+        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': expected a file, got the name of "
+                         "a folder", path);
     else if (!file_is_directory(parent) && file_begins_at_home(path))
         code = file_fail_home(path, err);
     else if (!file_is_directory(parent))
@@ -365,6 +389,8 @@ ckpt_code file_check_place(const char *path, ckpt_error *err)
                          parent);
     else if (access(parent, W_OK | X_OK) != 0)
         code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s': %s", path, strerror(errno));
+    else
+        code = file_check_name(path, 0, err);
     free(parent);
     return code;
 }

@@ -133,7 +133,8 @@ ckpt_code output_check(const char *path, const char *layout, int overwrite, ckpt
         return ckpt_fail(err, CKPT_E_USAGE, "the output path is empty");
     if ((bare = with_suffix(path, "")) == NULL)
         return ckpt_fail_memory(err, "a path", strlen(path));
-    code = check_name(bare, err);
+    if ((code = check_name(bare, err)) == CKPT_OK)
+        code = file_check_name(bare, strlen(overwrite > 0 ? replaced_suffix : partial_suffix), err);
     free(bare);
     if (code != CKPT_OK || !file_exists(path))
         return code;

@@ -239,11 +239,9 @@ static ckpt_code check_combinations(int is_modelscope, ckpt_error *err)
 {
     const char *folder = opt.local_dir != NULL ? opt.local_dir : opt.cache_dir;
 
-    if (folder != NULL && (folder[0] == '\0' || strcmp(folder, "-") == 0))
+    if (folder != NULL && strcmp(folder, "-") == 0)
         return fail_usage(err, "'--local-dir' and '--cache-dir' take a folder (./- for one of the "
                           "name -)");
-    if (opt.revision != NULL && opt.revision[0] == '\0')
-        return fail_usage(err, "'--revision' is empty: leave it out for the default branch");
     if (folder != NULL && folder[0] == '~' && (folder[1] == '/' || folder[1] == '\0'))
         return fail_usage(err, "'--local-dir' or '--cache-dir' begins with a ~ that no shell has "
                           "replaced, as after '=': leave a blank there, or write $HOME");

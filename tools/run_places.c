@@ -58,9 +58,8 @@ ckpt_code run_places_check(const run_places *places, ckpt_error *err)
                                 (code = earlier_output_check(places->out, "an output", is_result,
                                                              NULL, err)) != CKPT_OK))
         return code;
-    if (places->trace != NULL && places->trace[0] == '\0')
-        return ckpt_fail(err, CKPT_E_USAGE, "--trace '': expected the name of a file");
     if (places->trace != NULL && ((code = check_name("trace", places->trace, err)) != CKPT_OK ||
+                                  (code = file_check_name(places->trace, 0, err)) != CKPT_OK ||
                                   (code = check_apart(places, places->trace, err)) != CKPT_OK ||
                                   (code = earlier_output_check(places->trace, "a trace", is_trace,
                                                                NULL, err)) != CKPT_OK))

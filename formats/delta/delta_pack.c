@@ -304,7 +304,8 @@ static ckpt_code check_target(const pack_options *o, ckpt_error *err)
     if (file_exists(o->target))
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists: move it away or choose another "
                          "name", o->target);
-    if ((code = file_check_place(o->target, err)) != CKPT_OK)
+    if ((code = file_check_name(o->target, strlen(".partial"), err)) != CKPT_OK ||
+        (code = file_check_place(o->target, err)) != CKPT_OK)
         return code;
     return output_check_apart(o->target, o->source, err);
 }

@@ -79,6 +79,19 @@ def test_what_is_not_understood_is_refused(commands, args):
         assert result.out == ""
 
 
+def test_an_empty_value_is_refused(commands):
+    """As of a shell variable that is not set: nothing is guessed from it."""
+    for tool, words in commands:
+        shown = run_tool(tool, *words, "--help").out
+        for option, value in re.findall(r"^ +(?:-\w, )?(--[a-z0-9-]+) ([^ a-z]\S*|\S+\|\S+)", shown,
+                                        re.M):
+            if option == "--then":             # the rest of the line is another command
+                continue
+            for given in ([f"{option}="], [option, ""]):
+                err = run_tool(tool, *words, *given, check=2).err
+                assert f"for option '{option}': expected " in err and err.endswith(", got ''\n")
+
+
 def test_too_many_arguments_are_refused(commands, tiny):
     for tool, words in commands:
         if words != ["digest"]:             # of any number of checkpoints

@@ -184,6 +184,36 @@ def test_a_target_that_cannot_be(name, target, says, inputs, tmp_path):
     refuse_alike(tmp_path, *words, says=says.format(tmp_path))
 
 
+@pytest.mark.parametrize("bytes_, says", [(248, "248 bytes, expected at most 247"),
+                                          (256, "256 bytes, expected at most 247")])
+@pytest.mark.parametrize("name", [*COMMANDS, "pack"])
+def test_a_name_that_leaves_no_room_for_the_unfinished(name, bytes_, says, inputs, tmp_path):
+    text = COMMANDS.get(name, ("ckpt-delta diff --base none {a} {out}", None))[0]
+    refuse_alike(tmp_path, *words_of(text, inputs, tmp_path / ("n" * bytes_)), says=says)
+
+
+@pytest.mark.parametrize("name", ["convert", "shard", "synth"])
+def test_a_name_that_leaves_no_room_for_what_is_replaced(name, inputs, tmp_path, ckpt):
+    """The old one is moved away at the end, when all work is done."""
+    longest = tmp_path / ("n" * 241)
+    ckpt(*words_of(COMMANDS[name][0], inputs, longest))
+    ckpt(*words_of(COMMANDS[name][0], inputs, longest, "--overwrite"))
+    longest.rename(other := tmp_path / ("n" * 242))
+    refuse_alike(tmp_path, *words_of(COMMANDS[name][0], inputs, other, "--overwrite"),
+                 says="its name has 242 bytes, expected at most 241")
+
+
+@pytest.mark.parametrize("words", ["ckpt-convert --report {f} {a} {out}",
+                                   "ckpt-convert --manifest {f} {a} {out}",
+                                   "ckpt-run --tokens {t} --out {f} {a}",
+                                   "ckpt-run --tokens {t} --trace {f} {a}"])
+def test_a_name_that_no_file_can_have(words, inputs, tmp_path):
+    (tmp_path / "t").write_text("[[1, 2]]")
+    said = {**inputs, "f": tmp_path / ("n" * 256), "t": tmp_path / "t"}
+    refuse_alike(tmp_path, *words_of(words, said, tmp_path / "out"),
+                 says="its name has 256 bytes, expected at most 255")
+
+
 @pytest.mark.parametrize("name", ["convert", "shard", "synth", "apply", "unpack"])
 def test_a_disk_that_is_too_small(name, inputs, small_disk, ckpt):
     disk = small_disk(1)

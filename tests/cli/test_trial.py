@@ -444,7 +444,7 @@ ckpt-convert --max-relf nan --quantize v4-release bf16 out | 'nan' is not a numb
 ckpt-shard --layout mp --mp 99999999999 tiny out | expected at most 65536
 ckpt-download a/b --local-dir p.json | 'p.json' is a file: '--local-dir' and '--cache-dir' take
 ckpt-download a/b --local-dir=~/V4 | begins with a ~ that no shell has replaced
-ckpt-download a/b --revision= --local-dir D | '--revision' is empty
+ckpt-download a/b --revision= --local-dir D | '--revision': expected REV, got ''
 ckpt-download a/b --tries 99999999999999999999 | expected a whole number
 """
 
@@ -485,11 +485,22 @@ ckpt-convert tiny ~/out | it begins with a ~ that no shell has replaced
 ckpt-convert --report ~/r.json tiny out | it begins with a ~ that no shell has replaced
 ckpt-inspect ~ | a shell replaces ~ where an unquoted word
 ckpt-convert --quantize experts=fp4, bf16 out | something is missing between commas
-ckpt-inspect --tensors '' tiny | --tensors '' matches no tensor of 'tiny'
+ckpt-inspect --tensors '' tiny | '--tensors': expected GLOB, got ''
 ckpt-convert --skip [ --quantize v4-release bf16 out | --skip '[' matches no tensor
 ckpt-run --tokens tiny p.json | 'p.json' is not a checkpoint
 ckpt-verify compare --sort tiny bf16 | got 'tiny'
 ckpt-convert hf:///a/b out | it is a path; expected OWNER/NAME of a hub
+"""
+
+
+# of a sixth
+TRIAL += """\
+ckpt-verify certify --out dir/ tiny | 'dir/': expected a file, got the name of a folder
+ckpt-verify certify --out c.json --html dir/ tiny | 'dir/': expected a file, got the name of a
+ckpt-convert --report dir/ tiny out | 'dir/': expected a file, got the name of a folder
+ckpt-convert --manifest p.json/ tiny out | 'p.json/': expected a file, got the name of a folder
+ckpt-run --tokens p.json --out dir/ tiny | 'dir/': expected a file, got the name of a folder
+ckpt-delta diff --base none tiny dir/ | 'dir/': expected a file, got the name of a folder
 """
 
 

@@ -193,9 +193,17 @@ static ckpt_code set_size(const cli_option *option, const char *source, const ch
     return CKPT_OK;
 }
 
+/* Text of any kind, but not none, which is that of a shell variable that is not set. */
+static int is_text(cli_kind kind)
+{
+    return kind == CLI_STRING || kind == CLI_ONCE || kind == CLI_LIST;
+}
+
 ckpt_code cli_set_option(const cli_option *option, const char *source, const char *value,
                          ckpt_error *err)
 {
+    if (is_text(option->kind) && *value == '\0')
+        return bad_value(source, value, option->value, err);
     switch (option->kind) {
     case CLI_FLAG:
         *(int *)option->target = 1;
