@@ -8,6 +8,7 @@
 
 #include "certify_deltas.h"
 #include "certify_places.h"
+#include "certify_plan.h"
 #include "formats/format.h"
 #include "inspect_loader.h"
 #include "libckpt/packed.h"
@@ -72,7 +73,9 @@ static const cli_option options[] = {
     { CLI_STRING, "integrity", "FILE", &opt.integrity,
       "integrity.json, as Megatron-LM verifies it, of the first torch_dist" },
     { CLI_STRING, "cyclonedx", "FILE", &opt.cyclonedx, "a CycloneDX document" },
-    CLI_READ_OPTIONS(opt.open, opt.common)
+    CLI_OPEN_OPTIONS(opt.open),
+    CLI_COMMON(opt.common),
+    CLI_OPTIONS_END
 };
 
 static const cli_rule rules[] = {
@@ -149,9 +152,9 @@ static ckpt_code find_date(int64_t *out, ckpt_error *err)
     return CKPT_OK;
 }
 
-static ckpt_code check_places(const certifying *job, ckpt_error *err)
+static certify_places places_of(const certifying *job)
 {
-    const certify_places places = {
+    return (certify_places){
         .outputs = { [PLACE_CERTIFICATE] = opt.out, [PLACE_HTML] = opt.html,
                      [PLACE_JUNIT] = opt.junit, [PLACE_SUMMARY] = opt.summary,
                      [PLACE_SUMS] = opt.sums, [PLACE_INTEGRITY] = opt.integrity,
@@ -160,6 +163,11 @@ static ckpt_code check_places(const certifying *job, ckpt_error *err)
         .policy = opt.policy, .key = opt.key, .map = opt.open.map_file,
         .logits = &opt.logits,
     };
+}
+
+static ckpt_code check_places(const certifying *job, ckpt_error *err)
+{
+    const certify_places places = places_of(job);
 
     if (opt.out == NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "certify needs --out FILE");
@@ -385,13 +393,18 @@ static ckpt_code read_checkpoint(certifying *job, size_t i, const written_files 
     return make_label_unique(&job->c, i, err);
 }
 
+static certify_deltas_options deltas_of(const certifying *job, const certificate_read_options *read)
+{
+    return (certify_deltas_options){ job->inputs + job->count, opt.deltas.count, job->paths[0],
+                                     &opt.open, read };
+}
+
 /* Read all checkpoints, then the deltas, which are applied to the first without writing. */
 static ckpt_code read_all(certifying *job, cli_meter *meter, ckpt_error *err)
 {
     written_files written;
     certificate_read_options read = { .run = cli_run_options(&opt.common, meter) };
-    const certify_deltas_options deltas = { job->inputs + job->count, opt.deltas.count,
-                                            job->paths[0], &opt.open, &read };
+    const certify_deltas_options deltas = deltas_of(job, &read);
     ckpt_code code = CKPT_OK;
 
     list_written(&written);
@@ -409,15 +422,16 @@ static ckpt_code read_all(certifying *job, cli_meter *meter, ckpt_error *err)
 
 /* ---- checks ---- */
 
-static ckpt_code judge_logits(certifying *job, size_t i, ckpt_error *err)
+/* Before hours of work: files that cannot be compared are an error. */
+static ckpt_code compare_logits(certifying *job, ckpt_error *err)
 {
-    const logits_input a = { opt.logits.items[0], NULL };
-    const logits_input b = { opt.logits.items[i], NULL };
-    const ckpt_code code = logits_compare(&a, &b, &job->logits[i], err);
+    const logits_input a = { opt.logits.count == 0 ? NULL : opt.logits.items[0], NULL };
+    ckpt_code code = CKPT_OK;
 
-    return code == CKPT_OK
-               ? certificate_judge_logits(&job->c, i, &job->logits[i], &job->policy, err)
-               : code;
+    for (size_t i = 1; i < opt.logits.count && code == CKPT_OK; i++)
+        code = logits_compare(&a, &(logits_input){ opt.logits.items[i], NULL }, &job->logits[i],
+                              err);
+    return code;
 }
 
 /* Self-test: every mutation that applies to the reference must make a check fail. */
@@ -487,7 +501,7 @@ static ckpt_code judge(certifying *job, ckpt_error *err)
         if (code == CKPT_OK && !opt.structure_only)
             code = certificate_judge_findings(&job->c, i, &job->findings[i], &job->policy, err);
         if (code == CKPT_OK && i > 0 && opt.logits.count > 0)
-            code = judge_logits(job, i, err);
+            code = certificate_judge_logits(&job->c, i, &job->logits[i], &job->policy, err);
     }
     if (code == CKPT_OK && (code = judge_self_test(job, err)) == CKPT_OK)
         code = certificate_judge_required(&job->c, &job->policy, err);
@@ -642,17 +656,44 @@ static ckpt_code check_sums(const certifying *job, ckpt_error *err)
                : CKPT_OK;
 }
 
-static ckpt_code run(certifying *job, cli_meter *meter, int *status, ckpt_error *err)
+/* Open everything, and refuse what must fail later. */
+static ckpt_code open_all(certifying *job, ckpt_error *err)
 {
+    const certify_deltas_options deltas = deltas_of(job, NULL);
     ckpt_code code;
 
     if ((code = read_options(job, err)) != CKPT_OK)
         return code;
     for (size_t i = 0; i < job->count && code == CKPT_OK; i++)
         code = ckpt_open(job->paths[i], &opt.open, &job->checkpoints[i], err);
-    if (code == CKPT_OK && (code = check_sums(job, err)) == CKPT_OK)
-        code = check_exceptions(job, err);
-    if (code != CKPT_OK || (code = read_all(job, meter, err)) != CKPT_OK)
+    if (code != CKPT_OK || (code = check_sums(job, err)) != CKPT_OK ||
+        (code = check_exceptions(job, err)) != CKPT_OK ||
+        (code = certify_deltas_check(&deltas, err)) != CKPT_OK)
+        return code;
+    return compare_logits(job, err);
+}
+
+static void print_plan(const certifying *job)
+{
+    const certify_places places = places_of(job);
+    const certify_plan plan = { job->checkpoints, job->count, &opt.deltas, opt.structure_only,
+                                &places };
+
+    certify_plan_print(&plan, &opt.common);
+}
+
+static ckpt_code run(certifying *job, cli_meter *meter, int *status, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if ((code = open_all(job, err)) != CKPT_OK)
+        return code;
+    if (opt.common.dry_run) {
+        print_plan(job);
+        *status = CLI_DONE;
+        return CKPT_OK;
+    }
+    if ((code = read_all(job, meter, err)) != CKPT_OK)
         return code;
     cli_meter_end(meter);
     if ((code = judge(job, err)) != CKPT_OK || (code = write_results(job, err)) != CKPT_OK)

@@ -271,6 +271,34 @@ static ckpt_code prove(const certify_deltas_options *o, const delta_chain *chain
     return code;
 }
 
+static ckpt_code open_chain(const certify_deltas_options *o, delta_chain *out, ckpt_error *err)
+{
+    ckpt_code code;
+
+    *out = (delta_chain){ .count = 0 };
+    for (size_t i = 0; i < o->count; i++)
+        if (strcmp(o->paths[i], "-") == 0)
+            return ckpt_fail(err, CKPT_E_USAGE, "--delta is '-': expected a delta on disk, whose "
+                             "files the certificate lists (tar -x -C FOLDER unpacks the stream)");
+    code = delta_chain_open(o->base, o->paths, o->count, out, err);
+    if (code == CKPT_OK && out->base != o->base)
+        code = ckpt_fail(err, CKPT_E_USAGE, "'%s' is a whole checkpoint, not a delta: name it as "
+                         "REF, and then the deltas behind it", out->base);
+    return code;
+}
+
+ckpt_code certify_deltas_check(const certify_deltas_options *o, ckpt_error *err)
+{
+    delta_chain chain;
+    ckpt_code code;
+
+    if (o->count == 0)
+        return CKPT_OK;
+    code = open_chain(o, &chain, err);
+    delta_chain_release(&chain);
+    return code;
+}
+
 ckpt_code certify_deltas(const certify_deltas_options *o, certificate *c, ckpt_error *err)
 {
     delta_chain chain;
@@ -278,14 +306,7 @@ ckpt_code certify_deltas(const certify_deltas_options *o, certificate *c, ckpt_e
 
     if (o->count == 0)
         return CKPT_OK;
-    for (size_t i = 0; i < o->count; i++)
-        if (strcmp(o->paths[i], "-") == 0)
-            return ckpt_fail(err, CKPT_E_USAGE, "--delta is '-': expected a delta on disk, whose "
-                             "files the certificate lists (tar -x -C FOLDER unpacks the stream)");
-    code = delta_chain_open(o->base, o->paths, o->count, &chain, err);
-    if (code == CKPT_OK && chain.base != o->base)
-        code = ckpt_fail(err, CKPT_E_USAGE, "'%s' is a whole checkpoint, not a delta: name it as "
-                         "REF, and then the deltas behind it", chain.base);
+    code = open_chain(o, &chain, err);
     for (size_t i = 0; i < chain.count && code == CKPT_OK; i++)
         code = take_delta(o, &chain, i, c, err);
     if (code == CKPT_OK)

@@ -14,6 +14,9 @@ typedef struct {
     const certificate_read_options *read;
 } certify_deltas_options;
 
+/* Refuse before hours of work what is not a chain of deltas. */
+ckpt_code certify_deltas_check(const certify_deltas_options *options, ckpt_error *err);
+
 /* Read the deltas into the certificate, whose first checkpoint was read; apply them to it without
  * writing anything, and append the check "delta". */
 ckpt_code certify_deltas(const certify_deltas_options *options, certificate *c, ckpt_error *err);

@@ -1,12 +1,14 @@
 /* Checks the outputs of certify against files that they must not replace. */
 #include "certify_places.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "earlier_output.h"
 #include "libckpt/error.h"
 #include "libckpt/file.h"
 #include "libckpt/output.h"
+#include "verify/certificate_write.h"
 
 enum { SHA256_DIGITS = 64 };
 
@@ -23,6 +25,11 @@ static const struct {
     [PLACE_INTEGRITY] = { "a record of integrity", { "{\"algorithm\":", NULL } },
     [PLACE_CYCLONEDX] = { "a bill of materials", { "{\"bomFormat\":", NULL } },
 };
+
+const char *certify_place_name(certify_output output)
+{
+    return kinds[output].what;
+}
 
 /* An earlier_is_ours. */
 static int is_earlier(const earlier_begin *begin, const void *context)
@@ -69,6 +76,19 @@ static ckpt_code check_spares(const certify_places *p, certify_output output, ck
     return code;
 }
 
+/* Where digests of tensors go, if they are many. */
+static ckpt_code check_beside(const char *out, ckpt_error *err)
+{
+    char *path = certificate_tensor_path(out);
+    ckpt_code code;
+
+    if (path == NULL)
+        return ckpt_fail_memory(err, "a path", strlen(out));
+    code = file_check_name(path, 0, err);
+    free(path);
+    return code;
+}
+
 ckpt_code certify_places_check(const certify_places *places, ckpt_error *err)
 {
     const char *const *outputs = places->outputs;
@@ -82,5 +102,5 @@ ckpt_code certify_places_check(const certify_places *places, ckpt_error *err)
     for (int i = 0; i < PLACE_COUNT && code == CKPT_OK; i++)
         if (outputs[i] != NULL && (code = file_check_place(outputs[i], err)) == CKPT_OK)
             code = check_spares(places, (certify_output)i, err);
-    return code;
+    return code == CKPT_OK ? check_beside(outputs[PLACE_CERTIFICATE], err) : code;
 }

@@ -27,4 +27,7 @@ typedef struct {
  */
 ckpt_code certify_places_check(const certify_places *places, ckpt_error *err);
 
+/* "a certificate" */
+const char *certify_place_name(certify_output output);
+
 #endif

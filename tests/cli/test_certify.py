@@ -709,7 +709,7 @@ def test_an_output_needs_a_name(golden_a, tmp_path):
     for option in "--out", "--html":
         out = [] if option == "--out" else ["--out", tmp_path / "c"]
         failed = run_tool("ckpt-verify", "certify", *out, option, "", golden_a, check=2)
-        assert "expected the name of a file" in failed.err and not list(tmp_path.iterdir())
+        assert "expected FILE, got ''" in failed.err and not list(tmp_path.iterdir())
 
 
 def test_an_output_named_twice_is_refused_by_any_name(golden_a, tmp_path):

@@ -55,7 +55,7 @@ def everything(folder):
 
 def both(words):
     """The words of the dry run, and those of the run."""
-    at = 2 if words[0] == "ckpt-delta" else 1
+    at = 2 if words[0] in ("ckpt-delta", "ckpt-verify") else 1
     return [*words[:at], "--dry-run", *words[at:]], words
 
 
@@ -254,3 +254,39 @@ def test_a_base_that_another_change_has_left_half_done(ckpt, fault, inputs, gold
     refuse_alike(tmp_path, "ckpt-delta", "apply", "--in-place", str(base), str(inputs["d"]),
                  says="is of another change that was interrupted")
     ckpt("ckpt-delta", "apply", "--in-place", "--dry-run", base, tmp_path / "d")
+
+
+# ---- ckpt-verify certify, which writes a certificate ----
+
+def test_a_plan_of_a_certificate_reads_no_values(ckpt, inputs, fault, tmp_path):
+    page = tmp_path / "page.html"
+    words = ["ckpt-verify", "certify", "--out", tmp_path / "c.json", "--html", page, "--delta",
+             inputs["d"], inputs["a"], inputs["b"]]
+    before = everything(tmp_path)
+    blind = fault.env("pread:EIO:4+", "/b/model-00003")    # behind the headers
+    said = ckpt(*both(words)[0], env=blind)
+    lines = said.out.splitlines()
+    assert re.match(rf"{inputs['a']}: \d+ tensors, stored as \d+ in hf, family deepseek_v4, ",
+                    lines[0])
+    assert lines[2] == f"{inputs['d']}: a delta, or a folder of them"
+    assert lines[3].endswith("are read, the first checkpoint once more for each delta")
+    assert lines[4:] == [f"a certificate goes to '{tmp_path / 'c.json'}', which is not written now",
+                         f"a page goes to '{page}', which is not written now"]
+    assert everything(tmp_path) == before and said.err == "" and not fault.injected
+    ckpt(*words, check=2, env=blind)
+    assert fault.injected
+
+
+@pytest.mark.parametrize("more, says", [
+    (["--delta", "{gone}"], "gone' does not exist"), (["--delta", "{b}"], "is a whole checkpoint"),
+    (["--delta", "-"], "expected a delta on disk"),
+    (["--logits", "{gone}", "--logits", "{gone}"], "gone' does not exist"),
+    (["--out", "{gone}/c"], "is not a directory"), (["--out", "{a}/config.json"], "is a file of"),
+    (["--sign", "{gone}"], "gone'"), (["--policy", "{gone}"], "gone'"),
+    (["--out", "{long}"], "expected at most 255"), (["--require", "wisdom"], "cannot require")])
+def test_a_certificate_that_cannot_be(more, says, inputs, tmp_path):
+    """Refused before any value is read, which takes hours."""
+    names = {**inputs, "gone": tmp_path / "gone", "long": tmp_path / ("n" * 240)}
+    words = [word.format(**names) for word in more]
+    refuse_alike(tmp_path, "ckpt-verify", "certify", "--out", str(tmp_path / "c.json"), *words,
+                 str(inputs["a"]), str(inputs["b"]), says=says)

@@ -141,6 +141,9 @@ def compared(m, tmp):
 
 def certified(m, tmp):
     yield run_tool("ckpt-verify", "certify", "--json", "--out", tmp / "c.json", m / "a").json
+    run_tool("ckpt-delta", "diff", m / "a", m / "b", tmp / "d")
+    yield run_tool("ckpt-verify", "certify", "--json", "--dry-run", "--out", tmp / "d.json",
+                   "--delta", tmp / "d", m / "a").json
     yield run_tool("ckpt-verify", "certify", "--json", "--out", tmp / "d.json", m / "a", m / "b",
                    "--self-test", check=1).json
     yield run_tool("ckpt-verify", "certificate", "--json", tmp / "c.json", m / "a").json
