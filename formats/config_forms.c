@@ -8,6 +8,7 @@
 #include "libckpt/config_names.h"
 #include "libckpt/json.h"
 #include "libckpt/size.h"
+#include "libckpt/text.h"
 
 enum { LAYERS_MAX = 1 << 16 };
 
@@ -44,8 +45,9 @@ static ckpt_code put_ratios(forms *f)
     if (json_u64(json_member(f->config, "num_hidden_layers"), &layers) &&
         json_count(types) != layers)
         return ckpt_fail(f->err, CKPT_E_FORMAT,
-                         "config member 'layer_types' has %zu elements for %llu layers",
-                         json_count(types), (unsigned long long)layers);
+                         "config member 'layer_types' has %s for %s",
+                         text_count(json_count(types), "element", "elements").text,
+                         text_count(layers, "layer", "layers").text);
     json_member_array(&f->writer, "compress_ratios");
     for (const json_value *v = json_first(types); v != NULL; v = json_next(v)) {
         if ((code = config_layer_ratio(f->config, v, &ratio, f->err)) != CKPT_OK)

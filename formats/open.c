@@ -273,9 +273,10 @@ static ckpt_code note_rows_left_out(ckpt_checkpoint *c, ckpt_error *err)
         const map_fate *fate = &c->reading.fates[i];
 
         if (fate->rows_left_out > 0)
-            code = note_add(&c->notes, err, "the last %llu rows of '%s' are left out: %s",
-                            (unsigned long long)fate->rows_left_out,
-                            ckpt_catalog_at(names, i)->name, fate->reason);
+            code = note_add(&c->notes, err, "the last %s of '%s' %s left out: %s",
+                            text_count(fate->rows_left_out, "row", "rows").text,
+                            ckpt_catalog_at(names, i)->name,
+                            fate->rows_left_out == 1 ? "is" : "are", fate->reason);
     }
     return code;
 }

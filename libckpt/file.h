@@ -147,8 +147,8 @@ ckpt_code file_replace_durable(const char *from, const char *to, ckpt_error *err
 /* 1 if both paths lead to the same existing file. */
 int file_is_same(const char *a, const char *b);
 
-/* Refuse a path whose last name, with `more` bytes that are appended for a while, is longer than the
- * file system takes. */
+/* Refuse a path whose last name, with `more` bytes that are appended for a while, is longer than
+ * the file system takes. */
 ckpt_code file_check_name(const char *path, size_t more, ckpt_error *err);
 
 /* Check before any work that a file can be written at `path`. Refused: a path that exists and is

@@ -10,6 +10,7 @@
 #include "config_members.h"
 #include "libckpt/config_names.h"
 #include "libckpt/size.h"
+#include "libckpt/text.h"
 
 typedef enum { FIELD_U32, FIELD_U64, FIELD_REAL } field_kind;
 
@@ -164,10 +165,11 @@ static ckpt_code read_ratios(const reading *r, run_config *out, ckpt_error *err)
         return read_layer_types(r, out, err);
     if (!json_is_array(list) || json_count(list) != wanted)
         return ckpt_fail(err, CKPT_E_FORMAT,
-                         "'%s': 'compress_ratios' has %zu entries, expected %u (%u layers and %u "
-                         "MTP blocks)",
-                         r->subject, json_is_array(list) ? json_count(list) : 0, wanted,
-                         out->layer_count, out->mtp_count);
+                         "'%s': 'compress_ratios' has %s, expected %u (%s and %s)", r->subject,
+                         text_count(json_is_array(list) ? json_count(list) : 0, "entry",
+                                    "entries").text, wanted,
+                         text_count(out->layer_count, "layer", "layers").text,
+                         text_count(out->mtp_count, "MTP block", "MTP blocks").text);
     for (uint32_t i = 0; i < wanted; i++, v = json_next(v)) {
         uint64_t ratio;
 

@@ -5,6 +5,7 @@
 
 #include "model.h"
 #include "libckpt/size.h"
+#include "libckpt/text.h"
 
 enum {
     CHUNK_MIN = 64,
@@ -210,8 +211,8 @@ ckpt_code run_open(ckpt_source *source, const run_config *config, const run_opti
 
     *out = NULL;
     if (parts > config->layer_count)
-        return ckpt_fail(err, CKPT_E_USAGE, "%u layers cannot be divided over %u devices",
-                         config->layer_count, parts);
+        return ckpt_fail(err, CKPT_E_USAGE, "%s cannot be divided over %u devices",
+                         text_count(config->layer_count, "layer", "layers").text, parts);
     if ((all = calloc(parts, sizeof *all)) == NULL)
         return ckpt_fail_memory(err, "a model", parts);
     for (unsigned i = 0; i < parts; i++)

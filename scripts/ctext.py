@@ -46,4 +46,10 @@ def report(check, complaints):
 def root_argument():
     """The tree to check: the argument, or the one this script lies in."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return sys.argv[1] if len(sys.argv) > 1 else here
+    root = sys.argv[1] if len(sys.argv) > 1 else here
+    if len(sys.argv) > 2 or not any(os.path.isdir(os.path.join(root, f)) for f in FOLDERS):
+        name = os.path.basename(sys.argv[0])
+        print(f"{name}: expected one folder that has {', '.join(FOLDERS)}, got "
+              f"{' '.join(map(repr, sys.argv[1:]))}", file=sys.stderr)
+        sys.exit(2)
+    return root

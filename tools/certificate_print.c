@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "certify_command.h"
+#include "libckpt/text.h"
 
 enum { FINDINGS_SHOWN = 20 };
 
@@ -34,8 +35,8 @@ void certificate_print(const certificate *c)
     for (size_t i = 0; i < c->finding_count && i < FINDINGS_SHOWN; i++)
         print_finding(c, &c->findings[i]);
     if (c->finding_count > FINDINGS_SHOWN)
-        printf("... and %zu more findings; --json lists them all\n",
-               c->finding_count - FINDINGS_SHOWN);
+        printf("... and %s; --json lists them all\n",
+               text_count(c->finding_count - FINDINGS_SHOWN, "more finding", "more findings").text);
     for (size_t i = 0; i < c->checkpoint_count; i++) {
         const file_list *notes = c->checkpoints[i].notes;
 

@@ -167,7 +167,8 @@ static const cli_command command = {
     .hints = hints,
     .arg_min = 1,
     .arg_max = 1,
-    .surplus = "a text is given with --prompt, a file of token ids with --tokens",
+    .surplus = "one model at a time; a text is given with --prompt, a file of token ids with "
+               "--tokens",
     .checks_more = 1,
     .environment = environment,
     .files = known_files,

@@ -515,8 +515,8 @@ static void print_comparison(const ckpt_comparison *c)
                    .text,
                c->blocks.kept, c->blocks.wrong);
     if (!opt.bits && c->re_encoded_count > 0)
-        printf("%zu tensors have equal values but different codes or scales (--bits lists them)\n",
-               c->re_encoded_count);
+        printf("%s equal values but different codes or scales (--bits lists them)\n",
+               text_count(c->re_encoded_count, "tensor has", "tensors have").text);
     for (int i = 0; i < 2; i++)
         print_names(i == 0 ? "note  A:" : "note  B:",
                     (const char *const *)c->inputs[i].notes->names, c->inputs[i].notes->count);

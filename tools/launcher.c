@@ -13,11 +13,21 @@ typedef struct {
     uint64_t count;
 } share;
 
-static int env_number(const char *name, uint64_t *out)
+static int is_set(const char *name)
 {
     const char *text = getenv(name);
 
-    return text != NULL && cli_parse_u64(text, out);
+    return text != NULL && *text != '\0';
+}
+
+/* Refused if it is not a number: a process that does not know its share would do the whole job, as
+ * all the others. */
+static ckpt_code env_number(const char *name, uint64_t *out, ckpt_error *err)
+{
+    if (!cli_parse_u64(getenv(name), out) || *out == UINT64_MAX)
+        return ckpt_fail(err, CKPT_E_USAGE, "%s of the launcher: expected a whole number, got "
+                         "'%s'; correct or unset it, or give --part I/N", name, getenv(name));
+    return CKPT_OK;
 }
 
 const cli_topic launcher_variables[] = {
@@ -28,8 +38,8 @@ const cli_topic launcher_variables[] = {
     { NULL, NULL }
 };
 
-/* Rank and size set by a launcher; 0: no launcher. */
-static int find_launcher(int with_common_names, share *out)
+/* Rank and size set by a launcher. *found: 0, there is none. */
+static ckpt_code find_launcher(int with_common_names, share *out, int *found, ckpt_error *err)
 {
     static const struct {
         const char *rank;
@@ -41,22 +51,25 @@ static int find_launcher(int with_common_names, share *out)
         { "PMI_RANK", "PMI_SIZE", 0 },
         { "RANK", "WORLD_SIZE", 1 },
     };
-    int found = 0;
+    ckpt_code code;
 
+    *found = 0;
     for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++) {
         uint64_t rank;
         uint64_t size;
 
-        if ((launchers[i].is_common && !with_common_names) ||
-            !env_number(launchers[i].rank, &rank) || !env_number(launchers[i].size, &size) ||
-            rank == UINT64_MAX)
+        if ((launchers[i].is_common && !with_common_names) || !is_set(launchers[i].rank) ||
+            !is_set(launchers[i].size))
             continue;
-        found = 1;
+        if ((code = env_number(launchers[i].rank, &rank, err)) != CKPT_OK ||
+            (code = env_number(launchers[i].size, &size, err)) != CKPT_OK)
+            return code;
+        *found = 1;
         *out = (share){ rank + 1, size };
         if (size > 1)                  /* a single-task step may be nested in a larger launch */
-            return 1;
+            break;
     }
-    return found;
+    return CKPT_OK;
 }
 
 /* "I/N" */
@@ -81,15 +94,15 @@ ckpt_code launcher_share(const char *text, unsigned *index, unsigned *share_coun
 {
     const int is_auto = text != NULL && strcmp(text, "auto") == 0;
     share s = { 1, 1 };
-    ckpt_code code;
+    int found = 1;
+    ckpt_code code = text != NULL && !is_auto ? parse_share(text, &s, err)
+                                              : find_launcher(is_auto, &s, &found, err);
 
-    if (text != NULL && !is_auto) {
-        if ((code = parse_share(text, &s, err)) != CKPT_OK)
-            return code;
-    } else if (!find_launcher(is_auto, &s) && is_auto) {
+    if (code != CKPT_OK)
+        return code;
+    if (!found && is_auto)
         return ckpt_fail(err, CKPT_E_USAGE, "--part auto: no rank and size in the environment "
                          "(expected RANK and WORLD_SIZE, or the variables of srun, mpirun or PMI)");
-    }
     if (s.index < 1 || s.index > s.count || s.count > SHARES_MAX)
         return ckpt_fail(err, CKPT_E_USAGE, "%s%s %llu/%llu: I must be 1 to N, N at most %d",
                          text == NULL || is_auto ? "rank and size of the launcher, as " : "",

@@ -6,6 +6,7 @@
 #include "formats/notes.h"
 #include "libckpt/config_names.h"
 #include "libckpt/json.h"
+#include "libckpt/text.h"
 #include "reference-runner/config_members.h"
 
 enum { CONFIG_FILE_BYTES = 1 << 24, UNKNOWN_TOLD = 20 };
@@ -36,8 +37,9 @@ static ckpt_code note_unknown(const json_value *config, file_list *notes, ckpt_e
             return code;
     if (count <= UNKNOWN_TOLD)
         return CKPT_OK;
-    return note_add(notes, err, "config.json has %zu more members that are not known here",
-                    count - UNKNOWN_TOLD);
+    return note_add(notes, err, "config.json has %s not known here",
+                    text_count(count - UNKNOWN_TOLD, "more member that is",
+                               "more members that are").text);
 }
 
 ckpt_code run_settings_read(const char *file, const char *path, const ckpt_checkpoint *checkpoint,

@@ -139,8 +139,9 @@ static void print_findings(FILE *out, const certificate *c)
     for (size_t i = 0; i < c->finding_count && i < FINDINGS_SHOWN; i++)
         print_finding(out, c, &c->findings[i]);
     if (c->finding_count > FINDINGS_SHOWN)
-        fprintf(out, "\n%zu more findings are in the certificate.\n",
-                c->finding_count - FINDINGS_SHOWN);
+        fprintf(out, "\n%s in the certificate.\n",
+                text_count(c->finding_count - FINDINGS_SHOWN, "more finding is",
+                           "more findings are").text);
 }
 
 static ckpt_code print_summary(FILE *out, const void *what, ckpt_error *err)

@@ -134,12 +134,14 @@ static void put_findings(FILE *out, const html_report *r)
     fputs("<h2>Findings</h2>\n", out);
     open = put_finding_table(out, r, shown, 0);
     if (shown > open) {
-        fprintf(out, "<details><summary>%zu more notes</summary>", shown - open);
+        fprintf(out, "<details><summary>%s</summary>",
+                text_count(shown - open, "more note", "more notes").text);
         put_finding_table(out, r, shown, 1);
         fputs("</details>\n", out);
     }
     if (count > shown)
-        fprintf(out, "<p>%zu more findings are in the certificate.</p>\n", count - shown);
+        fprintf(out, "<p>%s in the certificate.</p>\n",
+                text_count(count - shown, "more finding is", "more findings are").text);
 }
 
 static void put_encodings(FILE *out, const certificate_checkpoint *m)
@@ -190,7 +192,8 @@ static void put_files(FILE *out, const certificate_checkpoint *m)
     }
     fputs("</tbody></table>", out);
     if (m->file_count > FILES_SHOWN)
-        fprintf(out, "<p>%zu more files are in the certificate.</p>", m->file_count - FILES_SHOWN);
+        fprintf(out, "<p>%s in the certificate.</p>",
+                text_count(m->file_count - FILES_SHOWN, "more file is", "more files are").text);
     fputs("</details>\n", out);
 }
 

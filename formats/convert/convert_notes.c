@@ -70,8 +70,8 @@ static ckpt_code take_optimizer(job_plan *plan, ckpt_error *err)
     }
     if (count == 0)
         return CKPT_OK;
-    return note_add(&plan->notes, err, "%zu stored tensors are left out: optimizer state, the "
-                    "first is '%s'", count, first);
+    return note_add(&plan->notes, err, "%s left out: optimizer state, the first is '%s'",
+                    text_count(count, "stored tensor is", "stored tensors are").text, first);
 }
 
 /* --dtype concerns quantised weights: F16 tensors are not changed. */

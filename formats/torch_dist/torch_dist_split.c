@@ -6,6 +6,7 @@
 #include "libckpt/array.h"
 #include "formats/divide.h"
 #include "libckpt/size.h"
+#include "libckpt/text.h"
 #include "torch_dist.h"
 #include "torch_dist_state.h"
 
@@ -144,9 +145,10 @@ static ckpt_code plan_stages(dist_cutter *c)
     }
     divide_legal_text(stages_are_legal, s, legal);
     return ckpt_fail(c->err, CKPT_E_USAGE,
-                     "%llu layers cannot be divided over --pp %u with %u in the first and %u in "
+                     "%s be divided over --pp %u with %u in the first and %u in "
                      "the last stage (0: equal stages), legal values are:%s%s",
-                     (unsigned long long)s->layers, s->pp, s->first, s->last, legal,
+                     text_count(s->layers, "layer cannot", "layers cannot").text, s->pp, s->first,
+                     s->last, legal,
                      strcmp(legal, " none") == 0 ? "; choose other stages, or, if a preset set "
                                                    "them, one for this model"
                                                  : "");

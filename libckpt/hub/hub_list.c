@@ -6,6 +6,7 @@
 #include "hub.h"
 #include "libckpt/array.h"
 #include "libckpt/memory.h"
+#include "libckpt/text.h"
 
 enum { PAGES_MAX = 10000, ENTRIES_MAX = 1000000, LISTING_BYTES_MAX = 1 << 30 };
 
@@ -141,7 +142,8 @@ static ckpt_code take_safe(const char *repo, hub_listing *listing, const char *c
         }
     if (listing->unsafe_count > 0 && !skip_unsafe)
         return ckpt_fail(err, CKPT_E_FORMAT, "the listing of '%s' is refused, nothing was written: "
-                         "%zu unsafe names, the first is '%s': %s", repo, listing->unsafe_count,
+                         "%s, the first is '%s': %s", repo,
+                         text_count(listing->unsafe_count, "unsafe name", "unsafe names").text,
                          listing->unsafe_path, first_why);
     listing->count = used;
     for (size_t i = 0; i < used && code == CKPT_OK; i++)

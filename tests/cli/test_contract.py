@@ -418,6 +418,8 @@ def test_one_thing_is_not_said_to_be_many(tmp_path):
         (tmp_path / name / "model.safetensors").write_bytes(
             file_bytes({"x": Tensor("F16", [1], struct.pack("<e", value))}))
     a, b = tmp_path / "a", tmp_path / "b"
+    run_tool("ckpt-synth", "--config", "tiny", "--layers", "1", tmp_path / "layer")
+    (tmp_path / "tokens").write_text("[[1]]")
     said = []
     for words in (["ckpt-inspect", a], ["ckpt-inspect", "--stat", a],
                   ["ckpt-convert", "--dry-run", "--dtype", "bf16", a, tmp_path / "c"],
@@ -431,11 +433,18 @@ def test_one_thing_is_not_said_to_be_many(tmp_path):
                   ["ckpt-delta", "apply", a, tmp_path / "d", tmp_path / "e"],
                   ["ckpt-delta", "diff", "--base", "none", "--dry-run", a, tmp_path / "p"],
                   ["ckpt-delta", "diff", "--base", "none", a, tmp_path / "p"],
-                  ["ckpt-verify", "certify", "--out", tmp_path / "cert.json", a, tmp_path / "e"]):
+                  ["ckpt-verify", "certify", "--dry-run", "--out", tmp_path / "cert.json", a],
+                  ["ckpt-verify", "certify", "--out", tmp_path / "cert.json", a, tmp_path / "e"],
+                  ["ckpt-shard", "--layout", "torch_dist", "--preset", "flash-h200",
+                   tmp_path / "layer", tmp_path / "t"],
+                  ["ckpt-shard", "--layout", "torch_dist", "--dry-run", tmp_path / "layer",
+                   tmp_path / "t"],
+                  ["ckpt-run", "--tokens", tmp_path / "tokens", "--dry-run", tmp_path / "layer"]):
         done = subprocess.run([BUILD / "bin" / words[0], *words[1:]], capture_output=True,
                               text=True)
         said += [f"{words[0]}: {line}" for line in (done.stdout + done.stderr).splitlines()]
     many = (r"(?<![\w.])1 (stored )?(tensor|file|note|element|value|row|thread|piece|checksum|"
             r"layer|member|difference|prompt|rule|fault|remark|checkpoint|column|block)s\b")
     assert any("1 tensor," in line for line in said)
+    assert any("1 layer cannot be divided over --pp 8" in line for line in said)
     assert [line for line in said if re.search(many, line) and "% of elements" not in line] == []

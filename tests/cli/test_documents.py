@@ -79,17 +79,13 @@ def shell(tmp_path):
 
 def test_the_examples_of_the_readme_print_what_it_says(shell):
     shell("ckpt-synth --quiet --config tiny V4")
-    # Trained: V4 with other rounding, as Megatron saves it.
-    shell("ckpt-convert --quiet --dtype bf16 V4 plain && "
-          "ckpt-convert --quiet --quantize fp8-f32 plain rounded && "
-          "ckpt-convert --quiet --dtype bf16 --allow-lossy rounded again && "
-          "ckpt-shard --quiet --layout torch_dist --iteration 100 again trained")
     shell("openssl genpkey -algorithm ed25519 -out key.pem && "
           "openssl pkey -in key.pem -pubout -out pub.pem")
     commands = examples()
-    assert len(commands) == 9
+    assert len(commands) == 12
     for command, expected in commands:
-        done = shell(command, status=1 if expected[0].startswith("different") else 0)
+        done = shell(command, status=1 if expected[:1] and expected[0].startswith("different")
+                     else 0)
         check_output(command, expected, (done.stdout, done.stderr))
 
 

@@ -101,6 +101,30 @@ def test_the_variables_of_every_launcher_are_understood(golden_a, tmp_path, rank
     check_committed(job, target)
 
 
+@pytest.mark.parametrize("rank, size, said", [
+    ("0", "x", "SIZE of the launcher: expected a whole number, got 'x'"),
+    ("first", "3", "RANK of the launcher: expected a whole number, got 'first'"),
+    ("-1", "3", "got '-1'"), ("0", "3.0", "got '3.0'"), ("3", "3", "I must be 1 to N"),
+    ("0", "18446744073709551616", "got '18446744073709551616'")])
+def test_variables_of_a_launcher_that_are_no_numbers_are_refused(ckpt, golden_a, tmp_path, rank,
+                                                                 size, said):
+    """Else each of several processes would do the whole job."""
+    env = {"OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_SIZE": size}
+    for more in (), ("--dry-run",):
+        err = ckpt("ckpt-convert", *more, golden_a, tmp_path / "out", check=2, env=env).err
+        assert said in err and list(tmp_path.iterdir()) == []
+    ckpt("ckpt-convert", "--part", "1/1", golden_a, tmp_path / "out", env=env)
+
+
+@pytest.mark.parametrize("rank, size", [("0", ""), ("", "3"), (None, "x"), ("x", None)])
+def test_half_of_the_variables_are_no_launcher(ckpt, golden_a, tmp_path, rank, size):
+    """As in a batch script, where Slurm sets the rank and not the size of a step."""
+    env = {"SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": size}
+    ckpt("ckpt-convert", golden_a, tmp_path / "out",
+         env={name: value for name, value in env.items() if value is not None})
+    assert (tmp_path / "out").exists()
+
+
 def test_auto_without_a_launcher_is_refused(ckpt, golden_a, tmp_path):
     err = ckpt("ckpt-convert", "--part", "auto", golden_a, tmp_path / "out", check=2).err
     assert "RANK" in err and list(tmp_path.iterdir()) == []

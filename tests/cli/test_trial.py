@@ -501,6 +501,8 @@ ckpt-convert --report dir/ tiny out | 'dir/': expected a file, got the name of a
 ckpt-convert --manifest p.json/ tiny out | 'p.json/': expected a file, got the name of a folder
 ckpt-run --tokens p.json --out dir/ tiny | 'dir/': expected a file, got the name of a folder
 ckpt-delta diff --base none tiny dir/ | 'dir/': expected a file, got the name of a folder
+ckpt-synth --config tiny out out2 | got 2; one DST at a time
+ckpt-run --prompt hi tiny tiny5 | got 2; one model at a time
 """
 
 

@@ -142,3 +142,27 @@ def test_a_room_below_a_room_has_a_readme(tree):
 def test_file_names_are_unique(tree):
     (tree / "tools/low.h").write_text("")
     assert "libckpt/low.h, tools/low.h: file names are unique" in run("check-folders", tree)
+
+
+@pytest.mark.parametrize("check", ["check-sizes", "check-includes", "check-banned",
+                                   "check-literals", "check-folders"])
+@pytest.mark.parametrize("words", [["absent"], ["."], ["--help"], ["{root}", "b"]])
+def test_a_check_of_nothing_is_no_success(check, words, tmp_path):
+    done = subprocess.run([ROOT / "scripts" / check, *(w.format(root=ROOT) for w in words)],
+                          cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{check}: expected one folder") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words, said", [
+    ([], "BUILD, such as build, comes first"), (["style"], "BUILD, such as build, comes first"),
+    (["style", "unit"], "BUILD, such as build, comes first"), (["build"], "no stage is given"),
+    (["build", "style", "unti"], "'unti' is not a stage")])
+def test_stages_need_a_build(words, said):
+    """A stage that was taken for a build folder made one, and nothing was checked."""
+    before = sorted(ROOT.iterdir())
+    done = subprocess.run([ROOT / "scripts" / "check", *words], cwd=ROOT, capture_output=True,
+                          text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"check: {said}; usage: scripts/check BUILD STAGE" in done.stderr
+    assert sorted(ROOT.iterdir()) == before

@@ -190,11 +190,14 @@ static void test_a_single_dash_is_an_argument(void **state)
     assert_string_equal(args.items[0], "-");
 }
 
-static void test_an_empty_value_is_a_value(void **state)
+static void test_an_empty_value_is_refused(void **state)
 {
     (void)state;
-    assert_int_equal(PARSE("--like=", "a", "b"), CLI_GO);
-    assert_string_equal(opt.like, "");
+    assert_refused(PARSE("--like=", "a", "b"), "'--like'");
+    assert_refused(PARSE("--like", "", "a", "b"), ", got ''");
+    assert_refused(PARSE("--include", "", "a", "b"), "'--include'");
+    assert_null(opt.like);
+    assert_int_equal(opt.includes.count, 0);
 }
 
 static void test_a_list_collects_in_order(void **state)
@@ -642,7 +645,7 @@ int main(void)
         cmocka_unit_test_setup(test_options_may_follow_arguments, reset),
         cmocka_unit_test_setup(test_two_dashes_end_the_options, reset),
         cmocka_unit_test_setup(test_a_single_dash_is_an_argument, reset),
-        cmocka_unit_test_setup(test_an_empty_value_is_a_value, reset),
+        cmocka_unit_test_setup(test_an_empty_value_is_refused, reset),
         cmocka_unit_test_setup(test_a_list_collects_in_order, reset),
         cmocka_unit_test_setup(test_a_full_list_refuses_one_more, reset),
         cmocka_unit_test_setup(test_the_last_of_a_repeated_option_holds, reset),
