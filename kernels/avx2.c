@@ -606,6 +606,18 @@ static uint64_t xor_64(uint8_t *a, const uint8_t *b)
     return marks_64(a);
 }
 
+static unsigned busy_4(const uint64_t *marks)
+{
+    const __m256i is_zero = _mm256_cmpeq_epi64(load256(marks), _mm256_setzero_si256());
+
+    return ~(unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(is_zero)) & 0xF;
+}
+
+static uint64_t busy_8(const uint64_t *marks)
+{
+    return busy_4(marks) | busy_4(marks + 4) << 4;
+}
+
 #include "marks_wide.h"
 
 const ckpt_kernels kernels_avx2 = {
@@ -651,6 +663,7 @@ const ckpt_kernels kernels_avx2 = {
     .f32_row_distances = f32_row_distances_avx2,
     .fp4_row_counts = fp4_row_counts,
     .nonzero_marks = nonzero_marks,
+    .mark_positions = mark_positions,
     .xor_marks = xor_marks,
     .hash_bytes = hash_bytes_avx2,
     .hash_begin = hash_begin_avx2,

@@ -264,6 +264,13 @@ static uint64_t xor_64(uint8_t *a, const uint8_t *b)
     return _mm512_test_epi8_mask(word, word);
 }
 
+static uint64_t busy_8(const uint64_t *marks)
+{
+    const __m512i words = _mm512_loadu_si512(marks);
+
+    return _mm512_test_epi64_mask(words, words);
+}
+
 #include "marks_wide.h"
 
 const ckpt_kernels kernels_avx512 = {
@@ -309,6 +316,7 @@ const ckpt_kernels kernels_avx512 = {
     .f32_row_distances = f32_row_distances_avx512,
     .fp4_row_counts = fp4_row_counts_avx512,
     .nonzero_marks = nonzero_marks,
+    .mark_positions = mark_positions,
     .xor_marks = xor_marks,
     .hash_bytes = hash_bytes_avx512,
     .hash_begin = hash_begin_avx512,

@@ -28,7 +28,8 @@ enum {
     INT4_GROUP = 32,          /* INT4 weights: the same */
     FP4_DISTANCE_EXACT = 14,  /* up to this distance (fp4_row_to_fp8) FP8 holds every code */
     FP4_DISTANCE_COUNT = 20,  /* from this distance on every code becomes 0 */
-    HASH_UNIT_COLUMNS = 1024  /* columns of one digest unit */
+    HASH_UNIT_COLUMNS = 1024, /* columns of one digest unit */
+    MARK_WORDS = 64           /* words of marks, of which each marks 64 bytes */
 };
 
 /* 128-bit sum of unit hashes modulo 2^128. */
@@ -200,6 +201,10 @@ typedef struct ckpt_kernels {
     /* Which bytes are not zero: bit i % 64 of marks[i / 64] is that of byte i. The bits of the last
      * of the ceil(size / 64) words past `size` are 0. */
     void (*nonzero_marks)(const void *src, size_t size, uint64_t *marks);
+
+    /* The positions of the bytes that MARK_WORDS words mark, in order; that of the first bit is
+     * `first`. One more than there are may be written. Returns how many. */
+    size_t (*mark_positions)(const uint64_t *marks, uint32_t first, uint32_t *positions);
 
     /* into[i] ^= from[i]; then the marks of `into`. Adds to *out how many bytes, and how many
      * elements of element_bytes (1, 2, 4 or 8), are not zero; size is a multiple of that. */

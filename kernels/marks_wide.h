@@ -1,7 +1,8 @@
 /*
  * marks_wide.h: marks of bytes that are not 0, for the vector sets. Not for files outside kernels/.
  *
- * Include it below marks_64 (marks of 64 bytes) and xor_64 (XOR 64 bytes into `a`, their marks).
+ * Include it below marks_64 (marks of 64 bytes), xor_64 (XOR 64 bytes into `a`, their marks) and
+ * busy_8 (bit i: the i-th of eight words is not 0).
  */
 #ifndef CKPT_KERNELS_MARKS_WIDE_H
 #define CKPT_KERNELS_MARKS_WIDE_H
@@ -18,6 +19,33 @@ static void nonzero_marks(const void *src, size_t size, uint64_t *marks)
     for (size_t i = 0; i < whole; i++)
         marks[i] = marks_64(bytes + 64 * i);
     kernels_scalar.nonzero_marks(bytes + 64 * whole, size % 64, marks + whole);
+}
+
+/* Most words are 0, but not so many that a branch would guess which: they are skipped by the bits
+ * of the others. Few of these have more than two marks, so that two are written in any case. */
+static size_t mark_positions(const uint64_t *marks, uint32_t first, uint32_t *positions)
+{
+    uint32_t *to = positions;
+    uint64_t busy = 0;
+
+    for (unsigned word = 0; word < MARK_WORDS; word += 8)
+        busy |= busy_8(marks + word) << word;
+    for (; busy != 0; busy &= busy - 1) {
+        const unsigned word = (unsigned)__builtin_ctzll(busy);
+        const uint32_t base = first + 64 * word;
+        const unsigned count = (unsigned)_mm_popcnt_u64(marks[word]);
+        uint64_t left = marks[word];
+
+        to[0] = base + (uint32_t)__builtin_ctzll(left);
+        left &= left - 1;
+        to[1] = base + (uint32_t)__builtin_ctzll(left | 1ull << 63);
+        for (unsigned i = 2; i < count; i++) {
+            left &= left - 1;
+            to[i] = base + (uint32_t)__builtin_ctzll(left);
+        }
+        to += count;
+    }
+    return (size_t)(to - positions);
 }
 
 static void xor_marks(void *into, const void *from, size_t size, unsigned element_bytes,

@@ -507,6 +507,16 @@ static void nonzero_marks(const void *src, size_t size, uint64_t *marks)
     }
 }
 
+static size_t mark_positions(const uint64_t *marks, uint32_t first, uint32_t *positions)
+{
+    size_t count = 0;
+
+    for (uint32_t word = 0; word < MARK_WORDS; word++)
+        for (uint64_t left = marks[word]; left != 0; left &= left - 1)
+            positions[count++] = first + 64 * word + (uint32_t)__builtin_ctzll(left);
+    return count;
+}
+
 static void xor_marks(void *into, const void *from, size_t size, unsigned element_bytes,
                       xor_found *out)
 {
@@ -569,6 +579,7 @@ const ckpt_kernels kernels_scalar = {
     .f32_row_distances = f32_row_distances_scalar,
     .fp4_row_counts = fp4_row_counts,
     .nonzero_marks = nonzero_marks,
+    .mark_positions = mark_positions,
     .xor_marks = xor_marks,
     .hash_bytes = hash_bytes_scalar,
     .hash_begin = hash_begin_scalar,

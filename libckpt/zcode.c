@@ -21,17 +21,14 @@ static unsigned choose_log(uint32_t total, unsigned symbol_count, unsigned log_m
     return log < LOG_MIN ? LOG_MIN : log;
 }
 
-/* Shares of 1 << log, at least 1 for each symbol that occurs. */
-static void normalise(const uint32_t *counts, unsigned symbol_count, unsigned log,
+/* Shares of 1 << log of `total`, at least 1 for each symbol that occurs. */
+static void normalise(const uint32_t *counts, unsigned symbol_count, uint32_t total, unsigned log,
                       short *shares)
 {
-    uint64_t total = 0;
     int left = 1 << log;
 
-    for (unsigned s = 0; s < symbol_count; s++)
-        total += counts[s];
     for (unsigned s = 0; s < symbol_count; s++) {
-        const uint64_t share = (((uint64_t)counts[s] << log) + total / 2) / total;
+        const uint32_t share = ((counts[s] << log) + total / 2) / total;
 
         shares[s] = (short)(counts[s] > 0 && share == 0 ? 1 : share);
         left -= shares[s];
@@ -95,36 +92,53 @@ static unsigned char *describe_shares(const short *shares, unsigned log,
     return b.at + (b.count > 0);
 }
 
-/* RFC 8878, 4.1.1 and the encoder that it implies: states are spread over the symbols by steps, but
- * the last ones belong to symbols of less than one share. */
-static void spread(zfse *f, const short *shares, unsigned symbol_count)
+/* How the states are spread over the symbols (RFC 8878, 4.1.1): by steps. `shared` has the symbols
+ * in order, each as often as its share; the last states are those of symbols of less than one. */
+static void spread(const uint8_t *shared, unsigned log, unsigned end, uint8_t *owner)
 {
-    const unsigned size = 1u << f->log;
+    const unsigned size = 1u << log;
     const unsigned step = (size >> 1) + (size >> 3) + 3;
-    unsigned first[ZFSE_SYMBOLS_MAX];
-    uint8_t owner[1 << ZFSE_LOG_MAX];
     unsigned position = 0;
+
+    for (unsigned i = 0; i < end; i++) {
+        owner[position] = shared[i];
+        do
+            position = (position + step) & (size - 1);
+        while (position >= end);
+    }
+}
+
+/* The encoder that the states imply. */
+static void make_states(zfse *f, const short *shares, unsigned symbol_count)
+{
+    enum { AT_ONCE = 8 };           /* most shares are smaller: no branch for each of them */
+    const unsigned size = 1u << f->log;
+    uint16_t first[ZFSE_SYMBOLS_MAX];
+    uint8_t shared[(1 << ZFSE_LOG_MAX) + AT_ONCE];
+    uint8_t owner[1 << ZFSE_LOG_MAX];
     unsigned total = 0;
+    unsigned used = 0;
     unsigned end = size;
 
-    for (unsigned s = 0; s < symbol_count; s++)
-        if (shares[s] == ZFSE_LESS_THAN_ONE)
-            owner[--end] = (uint8_t)s;
     for (unsigned s = 0; s < symbol_count; s++) {
-        const unsigned share = shares[s] == ZFSE_LESS_THAN_ONE ? 1 : (unsigned)shares[s];
+        const int is_less = shares[s] == ZFSE_LESS_THAN_ONE;
+        const unsigned share = is_less ? 1 : (unsigned)shares[s];
         const unsigned bits = share < 2 ? f->log : f->log - highest_bit(share - 1);
 
-        first[s] = total;
+        first[s] = (uint16_t)total;
         f->symbols[s].bits = (bits << 16) - (share << bits);
         f->symbols[s].find = (int32_t)total - (int32_t)share;
         total += share;
-        for (int i = 0; i < shares[s]; i++) {
-            owner[position] = (uint8_t)s;
-            do
-                position = (position + step) & (size - 1);
-            while (position >= end);
+        if (is_less) {
+            owner[--end] = (uint8_t)s;
+            continue;
         }
+        memset(shared + used, (int)s, AT_ONCE);
+        if (share > AT_ONCE)
+            memset(shared + used, (int)s, share);
+        used += share;
     }
+    spread(shared, f->log, end, owner);
     for (unsigned state = 0; state < size; state++)
         f->next[first[owner[state]]++] = (uint16_t)(size + state);
 }
@@ -138,15 +152,15 @@ unsigned char *zfse_make(zfse *f, const uint32_t *counts, unsigned symbol_count,
     for (unsigned s = 0; s < symbol_count; s++)
         total += counts[s];
     f->log = choose_log(total, symbol_count, log_max);
-    normalise(counts, symbol_count, f->log, shares);
-    spread(f, shares, symbol_count);
+    normalise(counts, symbol_count, total, f->log, shares);
+    make_states(f, shares, symbol_count);
     return describe_shares(shares, f->log, to);
 }
 
 void zfse_take(zfse *f, const short *shares, unsigned symbol_count, unsigned log)
 {
     f->log = log;
-    spread(f, shares, symbol_count);
+    make_states(f, shares, symbol_count);
 }
 
 /* A symbol takes one of two numbers of bits: the larger in so many of the states. */
@@ -182,7 +196,7 @@ typedef struct {
 } node;
 
 /* The bytes that occur, rarest first; equal ones in order, so that the code is the only one. */
-static unsigned sort_bytes(const uint32_t counts[256], node *nodes)
+static unsigned sort_bytes(zhuffman *h, const uint32_t counts[256], node *nodes)
 {
     unsigned used = 0;
 
@@ -191,6 +205,7 @@ static unsigned sort_bytes(const uint32_t counts[256], node *nodes)
 
         if (counts[byte] == 0)
             continue;
+        h->used[used] = (uint8_t)byte;
         for (; at > 0 && nodes[at - 1].count > counts[byte]; at--)
             nodes[at] = nodes[at - 1];
         nodes[at] = (node){ counts[byte], 0, (uint16_t)byte };
@@ -233,23 +248,24 @@ static void number_codes(zhuffman *h)
     unsigned next[ZHUFFMAN_BITS_MAX + 2] = { 0 };
     unsigned of_length[ZHUFFMAN_BITS_MAX + 2] = { 0 };
 
-    for (unsigned byte = 0; byte < 256; byte++)
-        of_length[h->bits[byte]]++;
+    for (unsigned i = 0; i < h->used_count; i++)
+        of_length[h->bits[h->used[i]]]++;
     for (unsigned length = ZHUFFMAN_BITS_MAX; length > 0; length--)
         next[length] = (next[length + 1] + of_length[length + 1]) >> 1;
-    for (unsigned byte = 0; byte < 256; byte++)
-        if (h->bits[byte] > 0) {
-            h->code[byte] = (uint16_t)next[h->bits[byte]]++;
-            h->last = byte;
-        }
+    for (unsigned i = 0; i < h->used_count; i++) {
+        const uint8_t byte = h->used[i];
+
+        h->code[byte] = (uint16_t)next[h->bits[byte]]++;
+    }
 }
 
 void zhuffman_make(zhuffman *h, const uint32_t counts[256])
 {
     node nodes[2 * 256];
     uint8_t depths[2 * 256];
-    const unsigned leaves = sort_bytes(counts, nodes);
+    const unsigned leaves = sort_bytes(h, counts, nodes);
 
+    h->used_count = leaves;
     memset(h->bits, 0, sizeof h->bits);
     while (grow(nodes, leaves, depths) > ZHUFFMAN_BITS_MAX)
         for (unsigned i = 0; i < leaves; i++)       /* keeps their order; ends at equal counts */
@@ -260,9 +276,10 @@ void zhuffman_make(zhuffman *h, const uint32_t counts[256])
 }
 
 /* Weights as FSE: two states take turns. NULL: their code has no use, or no description. */
-static unsigned char *describe_by_fse(const uint8_t *weights, unsigned count, unsigned char *to)
+static unsigned char *describe_by_fse(const zhuffman *h, const uint8_t *weights, unsigned count,
+                                      unsigned char *to)
 {
-    enum { WEIGHTS = ZHUFFMAN_BITS_MAX + 1, LOG_MAX = 6, BYTES_MAX = 128 };
+    enum { WEIGHTS = ZHUFFMAN_BITS_MAX + 1, LOG_MAX = 6, BYTES_MAX = 128, AT_A_TIME = 8 };
     uint32_t counts[WEIGHTS] = { 0 };
     unsigned largest = 0;
     unsigned char *end;
@@ -270,9 +287,12 @@ static unsigned char *describe_by_fse(const uint8_t *weights, unsigned count, un
     zfse f;
     zbits b;
 
-    for (unsigned i = 0; i < count; i++) {
-        counts[weights[i]]++;
-        largest = weights[i] > largest ? weights[i] : largest;
+    counts[0] = count - (h->used_count - 1);
+    for (unsigned i = 0; i + 1 < h->used_count; i++) {
+        const uint8_t weight = weights[h->used[i]];
+
+        counts[weight]++;
+        largest = weight > largest ? weight : largest;
     }
     if (count <= 2 || counts[largest] == count)
         return NULL;
@@ -282,7 +302,8 @@ static unsigned char *describe_by_fse(const uint8_t *weights, unsigned count, un
     states[(count - 2) % 2] = zfse_begin(&f, weights[count - 2]);
     for (unsigned i = count - 2; i-- > 0;) {
         states[i % 2] = zfse_add(&f, states[i % 2], weights[i], &b);
-        zbits_flush(&b);
+        if (i % AT_A_TIME == 0)
+            zbits_flush(&b);
     }
     zfse_end(&f, states[1], &b);
     zfse_end(&f, states[0], &b);
@@ -296,18 +317,18 @@ static unsigned char *describe_by_fse(const uint8_t *weights, unsigned count, un
 unsigned char *zhuffman_describe(const zhuffman *h, unsigned char *to)
 {
     enum { PLAIN_MAX = 128 };
-    const unsigned count = h->last;         /* the last weight follows from the others */
+    const unsigned count = h->used[h->used_count - 1];  /* its weight follows from the others */
     const unsigned plain = (count + 1) / 2;
     uint8_t weights[256];
     unsigned longest = 0;
     unsigned char *end;
 
-    for (unsigned byte = 0; byte <= count; byte++)
-        longest = h->bits[byte] > longest ? h->bits[byte] : longest;
-    for (unsigned byte = 0; byte < count; byte++)
-        weights[byte] = (uint8_t)(h->bits[byte] == 0 ? 0 : longest + 1 - h->bits[byte]);
-    weights[count] = 0;
-    end = describe_by_fse(weights, count, to);
+    for (unsigned i = 0; i < h->used_count; i++)
+        longest = h->bits[h->used[i]] > longest ? h->bits[h->used[i]] : longest;
+    memset(weights, 0, count + 1);
+    for (unsigned i = 0; i + 1 < h->used_count; i++)
+        weights[h->used[i]] = (uint8_t)(longest + 1 - h->bits[h->used[i]]);
+    end = describe_by_fse(h, weights, count, to);
     if (count > PLAIN_MAX || (end != NULL && (unsigned)(end - (to + 1)) <= plain))
         return end;
     to[0] = (unsigned char)(127 + count);

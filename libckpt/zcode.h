@@ -60,7 +60,8 @@ typedef struct {
     } symbols[ZFSE_SYMBOLS_MAX];
 } zfse;
 
-/* Make the code for numbers that occur so often; at least two of them do. Its description is
+/* Make the code for numbers that occur so often; at least two of them do, and all together less
+ * than 2^22 times. Its description is
  * written to `to`, which has room for 2 * symbol_count + 8 bytes; returned is the byte behind. */
 unsigned char *zfse_make(zfse *f, const uint32_t *counts, unsigned symbol_count, unsigned log_max,
                          unsigned char *to);
@@ -77,7 +78,7 @@ static inline unsigned zfse_add(const zfse *f, unsigned state, unsigned symbol, 
     const unsigned count = (state + f->symbols[symbol].bits) >> 16;
 
     zbits_add(b, state & ((1u << count) - 1), count);
-    return f->next[(int32_t)(state >> count) + f->symbols[symbol].find];
+    return (f->next + f->symbols[symbol].find)[state >> count];
 }
 static inline void zfse_end(const zfse *f, unsigned state, zbits *b)
 {
@@ -91,7 +92,8 @@ enum { ZHUFFMAN_BITS_MAX = 11, ZHUFFMAN_TREE_BYTES = 160 };
 typedef struct {
     uint16_t code[256];
     uint8_t bits[256];              /* 0: the byte does not occur */
-    unsigned last;                  /* byte that occurs */
+    unsigned used_count;
+    uint8_t used[256];              /* the bytes that occur, in order */
 } zhuffman;
 
 /* Make the code for bytes that occur so often; at least two of them do. */

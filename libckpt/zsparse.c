@@ -20,6 +20,7 @@ enum {
     FEW = RUN_MIN,                  /* bytes that are copied at once */
     SEQUENCES_MAX = ZSPARSE_BLOCK_BYTES / RUN_MIN + 1,
     MARKS = ZSPARSE_BLOCK_BYTES / 64,
+    MATCHES_NAMED = 1 << 11,
     WINDOW_LOG_MIN = 10
 };
 
@@ -31,9 +32,10 @@ enum { MODE_KNOWN, MODE_RLE, MODE_FSE };
 _Static_assert(ZSPARSE_BLOCK_BYTES + SEQUENCES_MAX * 50 / 8 + 1000 <= ZSPARSE_PACKED_BYTES,
                "room for literals as they are, and for sequences of at most 50 bits");
 
+/* The codes of its two lengths, and their extra bits, those of the literals in front. */
 typedef struct {
-    uint32_t literals;
-    uint32_t match;                 /* its length less MATCH_MIN */
+    uint32_t extra;
+    uint8_t extra_bits;
     uint8_t literals_code;
     uint8_t match_code;
 } sequence;
@@ -51,12 +53,14 @@ typedef struct {
 
 struct zsparse {
     uint64_t marks[MARKS];
+    uint8_t match_names[MATCHES_NAMED];    /* codes of lengths */
     size_t literal_count;
     size_t sequence_count;
     length_code literals_code;
     length_code match_code;
     zhuffman huffman;
     uint32_t byte_counts[256];
+    uint32_t positions[64 * MARK_WORDS + 1];
     sequence sequences[SEQUENCES_MAX];
     unsigned char literals[ZSPARSE_BLOCK_BYTES + FEW];
 };
@@ -78,17 +82,6 @@ static void init_code(length_code *l, const short *known, unsigned code_count)
     l->log_max = LOG_MAX;
     l->code_count = code_count;
     zfse_take(&l->known, known, code_count, KNOWN_LOG);
-}
-
-zsparse *zsparse_create(void)
-{
-    zsparse *z = malloc(sizeof *z);
-
-    if (z == NULL)
-        return NULL;
-    init_code(&z->literals_code, known_literals, sizeof known_literals / sizeof *known_literals);
-    init_code(&z->match_code, known_match, sizeof known_match / sizeof *known_match);
-    return z;
 }
 
 void zsparse_free(zsparse *z)
@@ -132,32 +125,33 @@ static const uint8_t match_bits[53] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0,  0,
                                         0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3,  3,  4,  4,
                                         5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 };
 
+zsparse *zsparse_create(void)
+{
+    zsparse *z = malloc(sizeof *z);
+
+    if (z == NULL)
+        return NULL;
+    for (uint32_t i = 0; i < sizeof z->match_names; i++)
+        z->match_names[i] = (uint8_t)(i < sizeof match_codes ? match_codes[i]
+                                                             : highest_bit(i) + 36);
+    init_code(&z->literals_code, known_literals, sizeof known_literals / sizeof *known_literals);
+    init_code(&z->match_code, known_match, sizeof known_match / sizeof *known_match);
+    return z;
+}
+
 static unsigned code_of_literals(uint32_t count)
 {
     return count < sizeof literals_codes ? literals_codes[count] : highest_bit(count) + 19;
 }
 
-/* Short and long runs mix, which a branch would guess wrong half of the time. */
-static unsigned code_of_match(uint32_t length)
+/* Short and long runs mix, which a branch would guess wrong half of the time: few are longer than
+ * what the table has. */
+static inline unsigned code_of_match(const zsparse *z, uint32_t length)
 {
-    const unsigned few = match_codes[length % sizeof match_codes];
-    const unsigned many = highest_bit(length | 1) + 36;
-
-    return length < sizeof match_codes ? few : many;
+    return length < sizeof z->match_names ? z->match_names[length] : highest_bit(length) + 36;
 }
 
 /* ---- what is in a block ---- */
-
-/* Bit i: marks[i], of 64 words, has a bit. */
-static uint64_t busy_words(const uint64_t marks[64])
-{
-    uint64_t busy = 0;
-
-    for (int i = 63; i > 0; i -= 4)
-        busy = busy << 4 | (uint64_t)(marks[i] != 0) << 3 | (uint64_t)(marks[i - 1] != 0) << 2 |
-               (uint64_t)(marks[i - 2] != 0) << 1 | (uint64_t)(marks[i - 3] != 0);
-    return busy;
-}
 
 /* Where a block is cut. Not in `z`, which the compiler would write back when bytes are copied. */
 typedef struct {
@@ -170,48 +164,39 @@ typedef struct {
 
 /* Continue at the next byte that is not zero, or at the end. The run that ends there is behind the
  * literals, so that its zeros can be copied with them. */
-static inline void cut_before(block_cut *cut, size_t at)
+static inline void cut_before(zsparse *z, block_cut *cut, size_t at)
 {
     const size_t count = cut->next + 1 - cut->begin;
+    const size_t run = at - cut->next;
+    unsigned literals_code = (unsigned)count;
+    unsigned match_code;
+    unsigned literals_extra = 0;
+    unsigned match_extra;
+    uint32_t length;
 
-    if (at - cut->next < RUN_MIN)
+    if (run < RUN_MIN)
         return;
-    if (count <= FEW)
+    if (count <= FEW) {
         memcpy(cut->literals, cut->block + cut->begin, FEW);
-    else
+    } else {
         memcpy(cut->literals, cut->block + cut->begin, count);
+        literals_code = code_of_literals((uint32_t)count);
+        literals_extra = literals_bits[literals_code];
+    }
+    length = (uint32_t)(run - 1 - MATCH_MIN);
+    match_code = code_of_match(z, length);
+    match_extra = match_bits[match_code];
+    *cut->sequences++ = (sequence){
+        (length & ((1u << match_extra) - 1)) << literals_extra |
+            ((uint32_t)count & ((1u << literals_extra) - 1)),
+        (uint8_t)(literals_extra + match_extra), (uint8_t)literals_code, (uint8_t)match_code };
+    z->literals_code.counts[literals_code]++;
+    z->match_code.counts[match_code]++;
     cut->literals += count;
-    cut->sequences->literals = (uint32_t)count;
-    cut->sequences->match = (uint32_t)(at - cut->next - 1 - MATCH_MIN);
-    cut->sequences++;
     cut->begin = at;
 }
 
-/* Name the lengths, and count the names: in two lots, as a count that has just changed is slow to
- * change again, and most lengths of literals are the same. */
-static void take_codes(zsparse *z)
-{
-    uint32_t literals[2][ZFSE_SYMBOLS_MAX] = { { 0 } };
-    uint32_t match[2][ZFSE_SYMBOLS_MAX] = { { 0 } };
-    const size_t count = z->sequence_count;
-
-    for (size_t i = 0; i < count; i++) {
-        sequence *s = &z->sequences[i];
-        const unsigned lc = code_of_literals(s->literals);
-        const unsigned mc = code_of_match(s->match);
-
-        s->literals_code = (uint8_t)lc;
-        s->match_code = (uint8_t)mc;
-        literals[i & 1][lc]++;
-        match[i & 1][mc]++;
-    }
-    for (size_t c = 0; c < ZFSE_SYMBOLS_MAX; c++) {
-        z->literals_code.counts[c] = literals[0][c] + literals[1][c];
-        z->match_code.counts[c] = match[0][c] + match[1][c];
-    }
-}
-
-/* The marks of a block, up to a multiple of 64 words. */
+/* The marks of a block, up to a multiple of MARK_WORDS. */
 static const uint64_t *marks_of(zsparse *z, const zsparse_block *block)
 {
     const size_t words = (block->size + 63) / 64;
@@ -223,35 +208,35 @@ static const uint64_t *marks_of(zsparse *z, const zsparse_block *block)
     return z->marks;
 }
 
-/* Cut a block into literals and runs of zeros. Most words of marks are 0, but not so many that a
- * branch would guess which: they are skipped by the bits of the others. */
+/* Cut a block into literals and runs of zeros, and count what the codes are made for. */
 static void take_block(zsparse *z, const zsparse_block *block)
 {
+    const ckpt_kernels *kernels = kernels_get();
     const uint64_t *marks = marks_of(z, block);
-    const size_t words = (block->size + 63) / 64;
     block_cut cut = { block->bytes, 0, 0, z->literals, z->sequences };
+    size_t nonzero = 0;
 
-    for (size_t first = 0; first < words; first += 64) {
-        uint64_t busy = busy_words(marks + first);
+    memset(z->byte_counts, 0, sizeof z->byte_counts);
+    memset(z->literals_code.counts, 0, sizeof z->literals_code.counts);
+    memset(z->match_code.counts, 0, sizeof z->match_code.counts);
+    for (size_t first = 0; 64 * first < block->size; first += MARK_WORDS) {
+        const size_t count = kernels->mark_positions(marks + first, (uint32_t)(64 * first),
+                                                     z->positions);
 
-        for (; busy != 0; busy &= busy - 1) {
-            const size_t word = first + (size_t)__builtin_ctzll(busy);
-            uint64_t left = marks[word];
+        nonzero += count;
+        for (size_t i = 0; i < count; i++) {
+            const size_t at = z->positions[i];
 
-            do {
-                const size_t at = 64 * word + (size_t)__builtin_ctzll(left);
-
-                cut_before(&cut, at);
-                cut.next = at + 1;
-                left &= left - 1;
-            } while (left != 0);
+            z->byte_counts[block->bytes[at]]++;
+            cut_before(z, &cut, at);
+            cut.next = at + 1;
         }
     }
-    cut_before(&cut, block->size);
+    cut_before(z, &cut, block->size);
     memcpy(cut.literals, block->bytes + cut.begin, block->size - cut.begin);
     z->literal_count = (size_t)(cut.literals - z->literals) + block->size - cut.begin;
     z->sequence_count = (size_t)(cut.sequences - z->sequences);
-    take_codes(z);
+    z->byte_counts[0] = (uint32_t)(z->literal_count - nonzero);
 }
 
 size_t zsparse_count(const void *block, size_t bytes)
@@ -265,23 +250,6 @@ size_t zsparse_count(const void *block, size_t bytes)
 }
 
 /* ---- the section of literals ---- */
-
-/* In four lots: a count that has just changed is slow to change again, and most bytes are alike. */
-static void count_literals(zsparse *z)
-{
-    enum { LOTS = 4 };
-    uint32_t counts[LOTS][256] = { { 0 } };
-    size_t i = 0;
-
-    for (; i + LOTS <= z->literal_count; i += LOTS)
-        for (size_t lot = 0; lot < LOTS; lot++)
-            counts[lot][z->literals[i + lot]]++;
-    for (; i < z->literal_count; i++)
-        counts[0][z->literals[i]]++;
-    for (size_t byte = 0; byte < 256; byte++)
-        z->byte_counts[byte] = counts[0][byte] + counts[1][byte] + counts[2][byte] +
-                               counts[3][byte];
-}
 
 static unsigned char *put_literals_head(unsigned char *to, unsigned type, size_t count)
 {
@@ -332,7 +300,6 @@ static unsigned char *put_literals(zsparse *z, unsigned char *to)
     unsigned char *begin = to + head_bytes;
     unsigned char *end;
 
-    count_literals(z);
     if (z->literal_count < WORTH_A_TREE || z->byte_counts[z->literals[0]] == z->literal_count)
         return put_plain_literals(z, to);
     zhuffman_make(&z->huffman, z->byte_counts);
@@ -386,13 +353,11 @@ static unsigned char *put_sequence_count(size_t count, unsigned char *to)
     return to + 2;
 }
 
-static inline void add_extra_bits(const sequence *s, zbits *b)
+/* The bits of a sequence, the first that is read last, in one piece: so that they do not wait for
+ * those of the sequence before. */
+static inline void add_sequence(const sequence *s, uint64_t states, unsigned state_bits, zbits *b)
 {
-    const unsigned literals_extra = literals_bits[s->literals_code];
-    const unsigned match_extra = match_bits[s->match_code];
-
-    zbits_add(b, s->literals & ((1u << literals_extra) - 1), literals_extra);
-    zbits_add(b, s->match & ((1u << match_extra) - 1), match_extra);
+    zbits_add(b, states | (uint64_t)s->extra << state_bits, state_bits + s->extra_bits);
     zbits_flush(b);
 }
 
@@ -411,14 +376,16 @@ static inline __attribute__((always_inline)) unsigned char *put_states(const zsp
     unsigned literals_state = has_literals ? zfse_begin(literals, s->literals_code) : 0;
     zbits b = zbits_begin(to);
 
-    add_extra_bits(s, &b);
+    add_sequence(s, 0, 0, &b);
     while (s > first) {
+        zbits states = { NULL, 0, 0 };
+
         s--;
         if (has_match)
-            match_state = zfse_add(match, match_state, s->match_code, &b);
+            match_state = zfse_add(match, match_state, s->match_code, &states);
         if (has_literals)
-            literals_state = zfse_add(literals, literals_state, s->literals_code, &b);
-        add_extra_bits(s, &b);
+            literals_state = zfse_add(literals, literals_state, s->literals_code, &states);
+        add_sequence(s, states.bits, states.count, &b);
     }
     if (has_match)
         zfse_end(match, match_state, &b);

@@ -466,9 +466,42 @@ static void test_bytes_that_are_not_zero_are_marked(void **state)
         }
 }
 
+static void test_marks_of_any_density_have_their_positions(void **state)
+{
+    enum { MOST = 64 * MARK_WORDS, UNTOUCHED = 0x5A5A5A5A };
+    static const uint32_t gaps[] = { 1, 2, 5, 60, 200, 5000 };
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    uint64_t marks[MARK_WORDS];
+    uint32_t expected[MOST];
+    uint32_t got[MOST + 2];
+
+    (void)state;
+    for (int trial = 0; trial < 60; trial++) {
+        const uint32_t gap = gaps[trial % 6];
+        const uint32_t first = random32() % 2 * MOST;
+        size_t count = 0;
+
+        memset(marks, 0, sizeof marks);
+        for (uint32_t i = 0; i < MOST; i++)
+            if (random32() % gap == 0) {
+                marks[i / 64] |= 1ull << i % 64;
+                expected[count++] = first + i;
+            }
+        for (size_t s = 0; s < set_count; s++) {
+            for (size_t i = 0; i < MOST + 2; i++)
+                got[i] = UNTOUCHED;
+            assert_int_equal(sets[s]->mark_positions(marks, first, got), count);
+            assert_memory_equal(got, expected, count * sizeof *got);
+            assert_int_equal(got[count + 1], UNTOUCHED);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_marks_of_any_density_have_their_positions),
         cmocka_unit_test(test_fp8_rows_are_exact_for_all_codes_and_e8m0_scales),
         cmocka_unit_test(test_fp8_rows_round_products_of_any_scale),
         cmocka_unit_test(test_a_nan_code_changes_only_its_own_column),
