@@ -424,49 +424,12 @@ static encode_result f32_row_to_fp4(const float *src, const uint8_t *scale, size
 
 /* ---- digest ---- */
 
-static inline __m256i bf16_canonical(__m256i words)
-{
-    const __m256i is_minus_zero = _mm256_cmpeq_epi16(words, set16(0x8000));
-    const __m256i magnitude = _mm256_and_si256(words, set16(0x7FFF));
-    const __m256i is_nan = _mm256_cmpgt_epi16(magnitude, set16(0x7F80));
-
-    return choose(is_nan, set16(BF16_NAN), _mm256_andnot_si256(is_minus_zero, words));
-}
-
 static inline __m256i f32_canonical(__m256i bits)
 {
     const __m256i is_minus_zero = _mm256_cmpeq_epi32(bits, set32(F32_SIGN_BIT));
 
     return choose(nan_lanes(f32_of(bits)), set32(F32_NAN_BITS),
                   _mm256_andnot_si256(is_minus_zero, bits));
-}
-
-/* Load the last `size` bytes of a unit, fewer than a register, followed by zeros. */
-static inline __m256i load_tail(const void *src, size_t size)
-{
-    uint8_t bytes[32] = { 0 };
-
-    memcpy(bytes, src, size);
-    return load256(bytes);
-}
-
-/* Always copies the unit: that costs less in the L1 cache than a check whether it is canonical. */
-static void digest_row_bf16(const uint16_t *src, size_t cols, uint64_t first_unit, hash128 *sum)
-{
-    _Alignas(32) uint16_t unit[HASH_UNIT_COLUMNS];
-
-    for (size_t begin = 0; begin < cols; begin += HASH_UNIT_COLUMNS) {
-        const size_t count = size_min(cols - begin, HASH_UNIT_COLUMNS);
-        const uint16_t *from = src + begin;
-        size_t i = 0;
-
-        for (; i + 16 <= count; i += 16)
-            store256(unit + i, bf16_canonical(load256(from + i)));
-        if (i < count)
-            store256(unit + i, bf16_canonical(load_tail(from + i, (count - i) * sizeof *src)));
-        hash128_add(sum, hash_bytes_avx2(unit, count * sizeof unit[0],
-                                         first_unit + begin / HASH_UNIT_COLUMNS));
-    }
 }
 
 /* Write the canonical values of `count` <= 1024 elements; returns 1 if all are exact in BF16. */
@@ -652,7 +615,7 @@ const ckpt_kernels kernels_avx2 = {
     .quantise_e2m1 = quantise_e2m1_avx2,
     .quantise_int8 = quantise_int8_avx2,
     .fp4_group_scale_exact = fp4_group_scale_exact,
-    .digest_row_bf16 = digest_row_bf16,
+    .digest_row_bf16 = digest_row_bf16_avx2,
     .digest_row_f32 = digest_row_f32,
     .digest_row_fp8 = digest_row_fp8,
     .digest_row_fp4 = digest_row_fp4_avx2,

@@ -23,6 +23,7 @@ void f32_to_e8m0_avx2(const float *src, uint8_t *dst, size_t count);
 void f32_to_e2m1_avx2(const float *src, uint8_t *packed, size_t count);
 
 /* avx2_digest.c */
+void digest_row_bf16_avx2(const uint16_t *src, size_t cols, uint64_t first_unit, hash128 *sum);
 void digest_row_fp4_avx2(const uint8_t *packed, const uint8_t *scale, size_t cols,
                          uint64_t first_unit, hash128 *sum);
 
@@ -61,6 +62,15 @@ static inline __m128i load128(const void *src)
 static inline void store256(void *dst, __m256i value)
 {
     _mm256_storeu_si256((__m256i *)dst, value);
+}
+
+/* Load the last `size` bytes of a unit, fewer than a register, followed by zeros. */
+static inline __m256i load_tail(const void *src, size_t size)
+{
+    uint8_t bytes[32] = { 0 };
+
+    memcpy(bytes, src, size);
+    return load256(bytes);
 }
 
 static inline __m256 magnitude_of(__m256 value)

@@ -4,9 +4,6 @@
  * from the stored codes and hashed without being written to memory. Other units (the end of a row,
  * values wider than BF16, rare codes) are decoded first and hashed by hash.c.
  *
- * XXH3 128-bit: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md, "XXH3 algorithm
- * (for large inputs)". Even lanes of the secret have the seed added, odd ones subtracted.
- *
  * Limit of speed: XXH3 needs 5.5 operations per stripe (xor, shift, multiply, two additions, half a
  * key). Intel's cores start two 512-bit operations per cycle, so a unit takes about 90 cycles.
  * Decoding comes on top and uses the same two ports: llvm-mca's model of Sapphire Rapids, where
@@ -15,24 +12,10 @@
  */
 #if defined(__x86_64__)
 #include "avx512.h"
-
-#define XXH_PRIME32_1 0x9E3779B1u
-#define XXH_PRIME32_2 0x85EBCA77u
-#define XXH_PRIME32_3 0xC2B2AE3Du
-#define XXH_PRIME64_1 0x9E3779B185EBCA87u
-#define XXH_PRIME64_2 0xC2B2AE3D27D4EB4Fu
-#define XXH_PRIME64_3 0x165667B19E3779F9u
-#define XXH_PRIME64_4 0x85EBCA77C2B2AE63u
-#define XXH_PRIME64_5 0x27D4EB2F165667C5u
-#define XXH_PRIME_MX1 0x165667919E3779F9u
+#include "unit_hash.h"
 
 enum {
-    UNIT_BYTES = HASH_UNIT_COLUMNS * 2,
     STRIPE_COLUMNS = 32,                /* 64 bytes */
-    BLOCK_PAIRS = (192 - 64) / 8 / 2,   /* pairs of stripes in a block; the secret has 192 bytes */
-    LAST_KEY = 192 - 64 - 7,            /* offsets in the secret of these keys */
-    LOW_KEY = 11,
-    HIGH_KEY = 192 - 64 - 11,
     UNIT_SCALES = HASH_UNIT_COLUMNS / FP8_BLOCK
 };
 
@@ -43,16 +26,6 @@ static const ckpt_kernels decoding = {
     .fp4_row_to_bf16 = fp4_row_to_bf16_avx512,
     .digest_row_bf16 = digest_row_bf16_avx512,
     .digest_row_f32 = digest_row_f32_avx512,
-};
-
-/* The default secret as 24 little-endian words. */
-static const uint64_t secret_words[24] = {
-    0xBE4BA423396CFEB8, 0x1CAD21F72C81017C, 0xDB979083E96DD4DE, 0x1F67B3B7A4A44072,
-    0x78E5C0CC4EE679CB, 0x2172FFCC7DD05A82, 0x8E2443F7744608B8, 0x4C263A81E69035E0,
-    0xCB00C391BB52283C, 0xA32E531B8B65D088, 0x4EF90DA297486471, 0xD8ACDEA946EF1938,
-    0x3F349CE33F76FAA8, 0x1D4F0BC7C7BBDCF9, 0x3159B4CD4BE0518A, 0x647378D9C97E9FC8,
-    0xC3EBD33483ACC5EA, 0xEB6313FAFFA081C5, 0x49DAF0B751DD0D17, 0x9E68D429265516D3,
-    0xFCA1477D58BE162B, 0xCE31D07AD1B8F88F, 0x280416958F3ACB45, 0x7E404BBBCAFBD7AF
 };
 
 /* 64-bit lanes [first, first + 8) of the seeded secret. */
@@ -108,26 +81,14 @@ static inline __m512i scramble(__m512i sums, __m512i key)
     return _mm512_mullo_epi64(mixed, _mm512_set1_epi64(XXH_PRIME32_1));
 }
 
-static inline uint64_t fold(uint64_t a, uint64_t b)
-{
-    const unsigned __int128 product = (unsigned __int128)a * b;
-
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
-
 static inline uint64_t merge(__m512i sums, __m512i key, uint64_t start)
 {
     _Alignas(64) uint64_t lane[8];
-    uint64_t hash = start;
 
     _mm512_store_si512(lane, _mm512_xor_si512(sums, key));
     /* Reload from memory: compilers would extract the register lane by lane, which is slower. */
     __asm__("" : "+m"(lane));
-    for (int i = 0; i < 8; i += 2)
-        hash += fold(lane[i], lane[i + 1]);
-    hash ^= hash >> 37;
-    hash *= XXH_PRIME_MX1;
-    return hash ^ hash >> 32;
+    return unit_merge(lane, start);
 }
 
 /* Stripes 2 * pair and 2 * pair + 1 of a unit, in canonical BF16. */
@@ -146,10 +107,7 @@ static inline __attribute__((always_inline)) hash128 unit_hash(stripe_reader rea
     const __m512i seed_lanes = _mm512_set1_epi64((long long)seed);
     const __m512i seeds = _mm512_mask_sub_epi64(seed_lanes, 0xAA, zero, seed_lanes);
     block_sums blocks[2] = { { zero, zero }, { zero, zero } };
-    __m512i sums = _mm512_setr_epi64(
-        (long long)XXH_PRIME32_3, (long long)XXH_PRIME64_1, (long long)XXH_PRIME64_2,
-        (long long)XXH_PRIME64_3, (long long)XXH_PRIME64_4, (long long)XXH_PRIME32_2,
-        (long long)XXH_PRIME64_5, (long long)XXH_PRIME32_1);
+    __m512i sums = _mm512_loadu_si512(unit_begin);
     hash128 hash;
 
 #pragma GCC unroll 8
@@ -167,8 +125,8 @@ static inline __attribute__((always_inline)) hash128 unit_hash(stripe_reader rea
     }
     sums = scramble(add_block(sums, &blocks[0]), secret_lanes(2 * BLOCK_PAIRS, seeds));
     sums = add_block(sums, &blocks[1]);
-    hash.low64 = merge(sums, secret_bytes(LOW_KEY, seeds), UNIT_BYTES * XXH_PRIME64_1);
-    hash.high64 = merge(sums, secret_bytes(HIGH_KEY, seeds), ~(UNIT_BYTES * XXH_PRIME64_2));
+    hash.low64 = merge(sums, secret_bytes(LOW_KEY, seeds), UNIT_LOW_START);
+    hash.high64 = merge(sums, secret_bytes(HIGH_KEY, seeds), UNIT_HIGH_START);
     return hash;
 }
 

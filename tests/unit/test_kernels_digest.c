@@ -195,6 +195,34 @@ static void test_bf16_digest_sees_every_code_canonically(void **state)     /* al
     free(codes);
 }
 
+/* A set may look for the codes that are not canonical in many at once. */
+static void test_bf16_digest_sees_a_code_among_others(void **state)     /* all 65536 */
+{
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    uint16_t unit[HASH_UNIT_COLUMNS];
+    uint16_t canonical[HASH_UNIT_COLUMNS];
+
+    (void)state;
+    for (uint32_t code = 0; code < 65536; code++) {
+        const size_t at = random32() % HASH_UNIT_COLUMNS;
+        const int is_nan = (code & 0x7FFF) > 0x7F80;
+        hash128 expected;
+
+        for (size_t i = 0; i < HASH_UNIT_COLUMNS; i++)
+            unit[i] = canonical[i] = (uint16_t)(code / 256 * (i % 3) % 0x7F80);
+        unit[at] = (uint16_t)code;
+        canonical[at] = (uint16_t)(is_nan ? 0x7FC0 : code == 0x8000 ? 0 : code);
+        expected = sets[0]->hash_bytes(canonical, sizeof canonical, code);
+        for (size_t s = 0; s < set_count; s++) {
+            hash128 sum = { 0, 0 };
+
+            sets[s]->digest_row_bf16(unit, HASH_UNIT_COLUMNS, code, &sum);
+            assert_hash_equal(sum, expected);
+        }
+    }
+}
+
 static void test_f32_digest_follows_the_definition(void **state)
 {
     uint32_t bits[4097];
@@ -451,6 +479,7 @@ int main(void)
         cmocka_unit_test(test_hash_sums_carry_into_the_high_half),
         cmocka_unit_test(test_bf16_digest_follows_the_definition),
         cmocka_unit_test(test_bf16_digest_sees_every_code_canonically),
+        cmocka_unit_test(test_bf16_digest_sees_a_code_among_others),
         cmocka_unit_test(test_f32_digest_follows_the_definition),
         cmocka_unit_test(test_one_wide_element_makes_its_unit_f32_and_a_nan_does_not),
         cmocka_unit_test(test_values_that_are_equal_digest_equally),
