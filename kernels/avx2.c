@@ -547,26 +547,28 @@ static void fp4_row_counts(const uint8_t *packed, const uint8_t *scale, size_t c
     }
 }
 
-static uint64_t nonzero_marks_32(const uint8_t *src)
+static inline uint64_t marks_of(__m256i low, __m256i high)
 {
-    const __m256i zeros = _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *)src),
-                                            _mm256_setzero_si256());
+    const __m256i zero = _mm256_setzero_si256();
+    const uint32_t zeros = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, zero));
+    const uint32_t more = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, zero));
 
-    return (uint32_t)~_mm256_movemask_epi8(zeros);
+    return ~(zeros | (uint64_t)more << 32);
 }
 
 static uint64_t marks_64(const uint8_t *src)
 {
-    return nonzero_marks_32(src) | nonzero_marks_32(src + 32) << 32;
+    return marks_of(load256(src), load256(src + 32));
 }
 
 static uint64_t xor_64(uint8_t *a, const uint8_t *b)
 {
-    for (size_t at = 0; at < 64; at += 32)
-        _mm256_storeu_si256((__m256i *)(a + at),
-                            _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(a + at)),
-                                             _mm256_loadu_si256((const __m256i *)(b + at))));
-    return marks_64(a);
+    const __m256i low = _mm256_xor_si256(load256(a), load256(b));
+    const __m256i high = _mm256_xor_si256(load256(a + 32), load256(b + 32));
+
+    store256(a, low);
+    store256(a + 32, high);
+    return marks_of(low, high);
 }
 
 static unsigned busy_4(const uint64_t *marks)

@@ -1,9 +1,8 @@
 /*
  * avx2_digest.c: unit hashes of BF16 values and FP4 codes for CPUs with AVX2.
  *
- * A whole unit, 2048 bytes, is hashed by an unrolled XXH3. Almost no unit has a NaN: BF16 is hashed
- * while a search for them goes on, and again if there is one. A table decodes FP4 codes directly to
- * canonical values, which need no search.
+ * A whole unit, 2048 bytes, is hashed by an unrolled XXH3, which makes BF16 canonical on the way. A
+ * table decodes FP4 codes directly to canonical values.
  */
 #if defined(__x86_64__)
 #include "avx2.h"
@@ -19,43 +18,25 @@ typedef struct {
     __m256i products[2];
 } block_sums;
 
-/* The largest codes, as signed numbers and as unsigned ones: larger ones than infinity, without a
- * sign and with one, are NaN. */
-typedef struct {
-    __m256i most_signed;
-    __m256i most;
-} nan_search;
-
-static inline int has_nan(const nan_search *seen)
+static inline __m256i bf16_canonical(__m256i words)
 {
-    const __m256i infinite = set16(0xFF80);
-    const __m256i is_nan = _mm256_cmpgt_epi16(seen->most_signed, set16(0x7F80));
-    const __m256i is_number = _mm256_cmpeq_epi16(_mm256_max_epu16(seen->most, infinite), infinite);
+    const __m256i is_minus_zero = _mm256_cmpeq_epi16(words, set16(0x8000));
+    const __m256i magnitude = _mm256_and_si256(words, set16(0x7FFF));
+    const __m256i is_nan = _mm256_cmpgt_epi16(magnitude, set16(0x7F80));
 
-    return _mm256_movemask_epi8(_mm256_andnot_si256(is_nan, is_number)) != -1;
-}
-
-/* -0 becomes +0. */
-static inline __m256i without_minus_zero(__m256i words)
-{
-    return _mm256_andnot_si256(_mm256_cmpeq_epi16(words, set16(0x8000)), words);
+    return choose(is_nan, set16(BF16_NAN), _mm256_andnot_si256(is_minus_zero, words));
 }
 
 static inline __attribute__((always_inline)) void accumulate(block_sums *sums,
                                                              const unsigned char *stripe,
                                                              const unsigned char *key,
-                                                             nan_search *seen)
+                                                             int is_bf16)
 {
     for (int half = 0; half < 2; half++) {
-        __m256i words = load256(stripe + 32 * half);
-        __m256i mixed;
+        const __m256i read = load256(stripe + 32 * half);
+        const __m256i words = is_bf16 ? bf16_canonical(read) : read;
+        const __m256i mixed = _mm256_xor_si256(words, load256(key + 32 * half));
 
-        if (seen != NULL) {
-            seen->most_signed = _mm256_max_epi16(seen->most_signed, words);
-            seen->most = _mm256_max_epu16(seen->most, words);
-            words = without_minus_zero(words);
-        }
-        mixed = _mm256_xor_si256(words, load256(key + 32 * half));
         sums->data[half] = _mm256_add_epi64(sums->data[half], words);
         sums->products[half] = _mm256_add_epi64(
             sums->products[half], _mm256_mul_epu32(mixed, _mm256_srli_epi64(mixed, 32)));
@@ -92,9 +73,9 @@ static inline uint64_t merge(const __m256i sums[2], const unsigned char *key, ui
     return unit_merge(lane, start);
 }
 
-/* Of BF16, with a search, or NULL: of canonical values. Always inlined, once for each. */
+/* Of BF16, or of canonical values. Always inlined, once for each. */
 static inline __attribute__((always_inline)) hash128 unit_hash(const void *unit, uint64_t seed,
-                                                               nan_search *seen)
+                                                               int is_bf16)
 {
     const unsigned char *first = unit;
     const unsigned char *second = first + UNIT_BYTES / 2;
@@ -114,8 +95,8 @@ static inline __attribute__((always_inline)) hash128 unit_hash(const void *unit,
     for (unsigned s = 0; s < BLOCK_STRIPES; s++) {
         const unsigned last = s < BLOCK_STRIPES - 1 ? 8 * s : LAST_KEY;
 
-        accumulate(&blocks[0], first + 64 * (size_t)s, secret + 8 * (size_t)s, seen);
-        accumulate(&blocks[1], second + 64 * (size_t)s, secret + last, seen);
+        accumulate(&blocks[0], first + 64 * (size_t)s, secret + 8 * (size_t)s, is_bf16);
+        accumulate(&blocks[1], second + 64 * (size_t)s, secret + last, is_bf16);
     }
     for (int half = 0; half < 2; half++) {
         sums[half] = add_block(load256(unit_begin + 4 * half), &blocks[0], half);
@@ -129,16 +110,8 @@ static inline __attribute__((always_inline)) hash128 unit_hash(const void *unit,
 
 /* ---- BF16 ---- */
 
-static inline __m256i bf16_canonical(__m256i words)
-{
-    const __m256i magnitude = _mm256_and_si256(words, set16(0x7FFF));
-    const __m256i is_nan = _mm256_cmpgt_epi16(magnitude, set16(0x7F80));
-
-    return choose(is_nan, set16(BF16_NAN), without_minus_zero(words));
-}
-
-/* The hash of canonical values of any count. */
-static void digest_copied_bf16(const uint16_t *src, size_t count, uint64_t seed, hash128 *sum)
+/* A unit of fewer columns than 1024. */
+static void digest_short_bf16(const uint16_t *src, size_t count, uint64_t seed, hash128 *sum)
 {
     _Alignas(32) uint16_t unit[HASH_UNIT_COLUMNS];
 
@@ -152,17 +125,10 @@ void digest_row_bf16_avx2(const uint16_t *src, size_t cols, uint64_t first_unit,
 {
     size_t begin = 0;
 
-    for (; begin + HASH_UNIT_COLUMNS <= cols; begin += HASH_UNIT_COLUMNS, first_unit++) {
-        nan_search seen = { set16(0), set16(0) };
-        const hash128 hash = unit_hash(src + begin, first_unit, &seen);
-
-        if (has_nan(&seen))
-            digest_copied_bf16(src + begin, HASH_UNIT_COLUMNS, first_unit, sum);
-        else
-            hash128_add(sum, hash);
-    }
+    for (; begin + HASH_UNIT_COLUMNS <= cols; begin += HASH_UNIT_COLUMNS)
+        hash128_add(sum, unit_hash(src + begin, first_unit++, 1));
     if (begin < cols)
-        digest_copied_bf16(src + begin, cols - begin, first_unit, sum);
+        digest_short_bf16(src + begin, cols - begin, first_unit, sum);
 }
 
 /* ---- FP4 ---- */
@@ -210,7 +176,7 @@ void digest_row_fp4_avx2(const uint8_t *packed, const uint8_t *scale, size_t col
         for (size_t g = 0; g < HASH_UNIT_COLUMNS / FP4_GROUP; g++)
             fp4_group_decode(codes + g * (FP4_GROUP / 2), fp4_bf16[scales[g]],
                              unit + g * FP4_GROUP);
-        hash128_add(sum, unit_hash(unit, first_unit, NULL));
+        hash128_add(sum, unit_hash(unit, first_unit, 0));
     }
 }
 
