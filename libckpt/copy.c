@@ -14,12 +14,14 @@ enum { DEFAULT_MEMORY_BYTES = 1 << 30, THREADS_MAX = 1024 };
  * A range of work: tensors [tensor, end) of the catalog, the first of them from `row` on. Every
  * thread has its own lane. Neighbours in a catalog are mostly in the same file, and a file is
  * written by one thread at a time (the file system locks it), so threads work far apart. A thread
- * whose lane is empty takes the second half of the longest remaining one.
+ * whose lane is empty takes the second half of the longest remaining one; where all that remain
+ * have one tensor, it takes tiles of the tensor that has the fewest threads and the most to do.
  */
 typedef struct {
     size_t tensor;
     uint64_t row;
     size_t end;
+    unsigned users;            /* threads whose last tile is from here */
 } lane;
 
 /* COPY_IN_ORDER: in lanes, but threads share a tensor only if they take turns. COPY_TOGETHER: all
@@ -120,6 +122,37 @@ static void cut_lanes(copy_job *job)
     job->lanes[job->lane_count - 1].end = count;
 }
 
+/* Bytes of the lane's first tensor whose tiles nobody has taken. */
+static uint64_t bytes_left(const copy_job *job, const lane *l)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(job->source->catalog, l->tensor);
+    const uint64_t rows = copied_rows(t);
+
+    return l->row >= rows ? 0 : ckpt_tensor_bytes(t) / rows * (rows - l->row);
+}
+
+/* The lane, of those with one tensor, whose tensor is best shared by one more thread; NULL: all
+ * are empty. Turns (turns.h) let few threads be of use to one tensor. */
+static lane *find_shared(copy_job *job)
+{
+    lane *best = NULL;
+    uint64_t best_left = 0;
+
+    for (unsigned l = 0; l < job->lane_count; l++) {
+        lane *at = &job->lanes[l];
+        const uint64_t left = at->tensor < at->end ? bytes_left(job, at) : 0;
+
+        if (at->tensor == at->end)
+            continue;
+        if (best == NULL || at->users < best->users ||
+            (at->users == best->users && left > best_left)) {
+            best = at;
+            best_left = left;
+        }
+    }
+    return best;
+}
+
 /* The lane where a thread whose own lane is empty continues; NULL if all are empty. Called with
  * the lock held. */
 static lane *find_lane(copy_job *job, lane *own)
@@ -133,9 +166,8 @@ static lane *find_lane(copy_job *job, lane *own)
         if (job->lanes[l].end - job->lanes[l].tensor > longest->end - longest->tensor)
             longest = &job->lanes[l];
     left = longest->end - longest->tensor;
-    if (left < 2)                          /* one tensor left: threads share its tiles */
-        return left == 0 || (job->order == COPY_IN_ORDER && job->tiles.turns == NULL) ? NULL
-                                                                                      : longest;
+    if (left < 2)
+        return job->order == COPY_IN_ORDER && job->tiles.turns == NULL ? NULL : find_shared(job);
     own->tensor = longest->end - left / 2;
     own->row = 0;
     own->end = longest->end;
@@ -166,13 +198,15 @@ static int take_from(copy_job *job, lane *from, source_range *range)
     return 0;
 }
 
-/* The next tile, from the thread's own lane unless that is empty; 0 when there is none. */
-static int take_tile(copy_job *job, lane *own, source_range *range)
+/* The next tile, from the thread's own lane unless that is empty; 0 when there is none. *last: the
+ * lane of its last tile. */
+static int take_tile(copy_job *job, lane *own, lane **last, source_range *range)
 {
     lane *from = own;
     int found = 0;
 
     pthread_mutex_lock(&job->lock);
+    (*last)->users--;
     if (job->code == CKPT_OK && job->options->cancel != NULL &&
         job->options->cancel(job->options->context))
         job->code = ckpt_fail(&job->error, CKPT_E_INTERRUPTED, "interrupted");
@@ -181,6 +215,8 @@ static int take_tile(copy_job *job, lane *own, source_range *range)
         if (!found)
             from = find_lane(job, own);
     }
+    *last = found ? from : own;
+    (*last)->users++;
     pthread_mutex_unlock(&job->lock);
     return found;
 }
@@ -218,14 +254,16 @@ static void *copy_thread(void *context)
     ckpt_code code = CKPT_OK;
     arena scratch;
     lane *own;
+    lane *last;
 
     pthread_mutex_lock(&job->lock);
-    own = &job->lanes[job->lanes_taken++];
+    last = own = &job->lanes[job->lanes_taken++];
+    own->users++;
     pthread_mutex_unlock(&job->lock);
     if (!arena_init_fixed(&scratch, job->tile_bytes)) {
         code = ckpt_fail_memory(&err, "tile buffers", job->tile_bytes);
     } else {
-        while (code == CKPT_OK && take_tile(job, own, &range)) {
+        while (code == CKPT_OK && take_tile(job, own, &last, &range)) {
             ckpt_tile tile;
 
             arena_rewind(&scratch, 0);
