@@ -278,6 +278,8 @@ ckpt_code encode_quantise(encode_job *job, const quantise_rule *rule, quantise_l
     if (takes_halves(job, rule)) {
         w.halves = job->in->part[CKPT_DATA];
         w.size.cols = (size_t)ckpt_tensor_cols(job->to);        /* no panel has to fit a cache */
+        if (job->to->block_rows == 1)
+            w.size.rows = (size_t)job->range->row_count;
     } else {
         code = begin(&w);
     }

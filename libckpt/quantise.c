@@ -10,7 +10,7 @@
 #include "scale.h"
 #include "size.h"
 
-enum { RUN_COLS = 2048, RUN_BLOCKS = 128 };     /* of blocks of 16 or 32 columns */
+enum { RUN_COLS = 8192, RUN_BLOCKS = 512 };     /* of blocks of 16 or 32 columns */
 
 static const quantise_result done = { QUANTISE_DONE, 0, 0 };
 
@@ -22,6 +22,7 @@ typedef struct {
     size_t block_count;
     size_t col;                 /* of the panel */
     size_t cols;
+    size_t row_cols;            /* of the panel that was given, whose rows may have become one */
 } run;
 
 /* The width of a block; a block of a whole row is as wide as the panel. */
@@ -30,12 +31,23 @@ static size_t block_width(const quantise_rule *rule, const quantise_panel *p)
     return size_min(rule->block_cols, p->cols);
 }
 
-static quantise_result fail_at(quantise_outcome outcome, const quantise_panel *p, size_t row,
-                               size_t col)
-{
-    const quantise_result result = { outcome, p->first_row + row, p->first_col + col };
+/* A position in the tensor. */
+typedef struct {
+    uint64_t row;
+    uint64_t col;
+} place;
 
-    return result;
+static place place_of(const quantise_panel *p, const run *r, uint64_t row, uint64_t col)
+{
+    return (place){ p->first_row + row + col / r->row_cols, p->first_col + col % r->row_cols };
+}
+
+static quantise_result fail_at(quantise_outcome outcome, const quantise_panel *p, const run *r,
+                               size_t row, size_t col)
+{
+    const place at = place_of(p, r, row, col);
+
+    return (quantise_result){ outcome, at.row, at.col };
 }
 
 static const float *values_at(const quantise_panel *p, size_t row, size_t col)
@@ -77,7 +89,7 @@ static quantise_result fail_not_finite(const quantise_setup *s, const quantise_p
     for (size_t row = r->row; row < r->row + r->rows; row++)
         for (size_t col = r->col; col < r->col + r->cols; col++)
             if (!is_finite(value_at(s, p, row, col)))
-                return fail_at(QUANTISE_NOT_FINITE, p, row, col);
+                return fail_at(QUANTISE_NOT_FINITE, p, r, row, col);
     assert(!"a maximum that is no maximum of its block");
     return done;
 }
@@ -114,7 +126,7 @@ static quantise_result check_products(const quantise_setup *s, const quantise_pa
                                       s->tensor_scale;
 
                 if (product >= 0x1.FFp127f || product <= -0x1.FFp127f)
-                    return fail_at(QUANTISE_TOO_LARGE, p, row, r->col + i + k);
+                    return fail_at(QUANTISE_TOO_LARGE, p, r, row, r->col + i + k);
             }
         }
     return done;
@@ -176,9 +188,9 @@ static quantise_result make_scales(const quantise_setup *s, const quantise_panel
         return done;
     for (size_t b = 0; b < r->block_count; b++) {
         if (!(scales->divisor[b] > 0))
-            return fail_at(QUANTISE_TOO_SMALL, p, r->row, r->col + b * width);
+            return fail_at(QUANTISE_TOO_SMALL, p, r, r->row, r->col + b * width);
         if (!is_finite(scales->divisor[b]) || !is_finite(scales->scale[b]))
-            return fail_at(QUANTISE_TOO_LARGE, p, r->row, r->col + b * width);
+            return fail_at(QUANTISE_TOO_LARGE, p, r, r->row, r->col + b * width);
     }
     return done;
 }
@@ -212,12 +224,23 @@ static float float_below(float value)
  * no interest if it comes later. */
 static float known_error(const quantise_loss *loss, const quantise_panel *p, const run *r)
 {
-    const uint64_t row = p->first_row + r->row;
-    const uint64_t col = p->first_col + r->col;
-    const int is_later = row > loss->max_row ||
-                         (r->rows == 1 && row == loss->max_row && col > loss->max_col);
+    const place at = place_of(p, r, r->row, r->col);
+    const int is_later = at.row > loss->max_row ||
+                         (r->rows == 1 && at.row == loss->max_row && at.col > loss->max_col);
 
     return is_later ? loss->max_error : float_below(loss->max_error);
+}
+
+/* Add what a run lost. */
+static void note_sums(const quantise_panel *p, const run *r, quantise_sums *sums,
+                      quantise_loss *loss)
+{
+    const place largest = place_of(p, r, r->row + sums->max_row, r->col + sums->max_col);
+
+    sums->max_row = largest.row;
+    sums->max_col = largest.col;
+    quantise_loss_note(loss, sums, 0, 0);
+    loss->elements += (uint64_t)r->rows * r->cols;
 }
 
 static void encode(const quantise_setup *s, const quantise_input *in, uint8_t *codes,
@@ -262,8 +285,7 @@ static quantise_result quantise_blocks(const quantise_setup *s, const quantise_p
         (result = check_products(s, p, r, t, scale)).outcome != QUANTISE_DONE)
         return result;
     store_scales(s, r, t, &scales);
-    quantise_loss_note(loss, &sums, p->first_row + r->row, p->first_col + r->col);
-    loss->elements += (uint64_t)r->rows * r->cols;
+    note_sums(p, r, &sums, loss);
     return done;
 }
 
@@ -300,8 +322,7 @@ static void note_kept(const quantise_panel *p, const run *r, quantise_loss *loss
         sums.value_squares += values[i];
         sums.error_squares += errors[i];
     }
-    quantise_loss_note(loss, &sums, p->first_row + r->row, p->first_col + r->col);
-    loss->elements += (uint64_t)r->rows * r->cols;
+    note_sums(p, r, &sums, loss);
 }
 
 /* ---- panels ---- */
@@ -319,25 +340,22 @@ static size_t run_length(const uint8_t *kept, size_t first, size_t count, size_t
     return length;
 }
 
-quantise_result quantise_panel_run(const quantise_setup *s, const quantise_panel *p,
-                                   const quantise_target *t, quantise_loss *loss)
+/* `row_cols`: see run. */
+static quantise_result quantise_runs(const quantise_setup *s, const quantise_panel *p,
+                                     const quantise_target *t, size_t row_cols,
+                                     quantise_loss *loss)
 {
     const size_t height = s->rule->block_rows;
     const size_t width = block_width(s->rule, p);
     const size_t count = p->cols == 0 ? 0 : (size_t)size_div_up(p->cols, width);
     const size_t most = s->rule->block_cols >= FP8_BLOCK ? 1 : RUN_COLS / s->rule->block_cols;
 
-    assert(!s->rule->from_fp4 && quantise_rule_fits(s->rule, p->cols));
-    assert(p->values != NULL || p->original == NULL);
-    assert(height == 1 || p->rows <= height);
-    assert(t->scale_dtype == s->rule->scale_dtype ||
-           (t->scale_dtype == CKPT_F32 && s->rule->powers_of_two));
     for (size_t row = 0; row < p->rows; row += height) {
         const uint8_t *kept = p->kept == NULL ? NULL : p->kept + row / height * count;
         size_t length;
 
         for (size_t b = 0; b < count; b += length) {
-            run r = { row, size_min(height, p->rows - row), b, 0, b * width, 0 };
+            run r = { row, size_min(height, p->rows - row), b, 0, b * width, 0, row_cols };
             quantise_result result;
 
             length = run_length(kept, b, count, most);
@@ -357,6 +375,35 @@ quantise_result quantise_panel_run(const quantise_setup *s, const quantise_panel
         }
     }
     return done;
+}
+
+/* 1 when the rows of blocks of one row follow each other without gaps, as one row would. */
+static int is_one_row(const quantise_setup *s, const quantise_panel *p, const quantise_target *t)
+{
+    const size_t blocks = p->cols / s->rule->block_cols;
+
+    return s->rule->block_cols < FP8_BLOCK && p->values == NULL && p->kept == NULL &&
+           p->sticky == NULL && p->pitch == p->cols &&
+           t->codes_pitch == p->cols * ckpt_dtype_bits(s->rule->codes) / 8 &&
+           t->scales_pitch == blocks * ckpt_dtype_bits(t->scale_dtype) / 8;
+}
+
+/* Runs of more than a row leave less to be done for each. */
+quantise_result quantise_panel_run(const quantise_setup *s, const quantise_panel *p,
+                                   const quantise_target *t, quantise_loss *loss)
+{
+    quantise_panel row = *p;
+
+    assert(!s->rule->from_fp4 && quantise_rule_fits(s->rule, p->cols));
+    assert(p->values != NULL || p->original == NULL);
+    assert(s->rule->block_rows == 1 || p->rows <= s->rule->block_rows);
+    assert(t->scale_dtype == s->rule->scale_dtype ||
+           (t->scale_dtype == CKPT_F32 && s->rule->powers_of_two));
+    if (!is_one_row(s, p, t))
+        return quantise_runs(s, p, t, p->cols, loss);
+    row.rows = p->rows > 0;
+    row.cols = p->rows * p->cols;
+    return quantise_runs(s, &row, t, p->cols, loss);
 }
 
 /* ---- unchanged blocks ---- */
