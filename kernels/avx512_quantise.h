@@ -204,13 +204,13 @@ __m512 chunk_in_order(__m512 lanes, int is_half)
     return is_half ? _mm512_shuffle_f32x4(lanes, lanes, _MM_SHUFFLE(3, 1, 2, 0)) : lanes;
 }
 
+/* Add F32 sums of columns that are 8 apart, and these to F64 lanes. */
 static inline void chunk_add_sums(double lanes[SUM_LANES], __m512 sums)
 {
-    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(sums));
-    const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(sums, 1));
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(sums),
+                                       _mm512_extractf32x8_ps(sums, 1));
 
-    _mm512_store_pd(lanes, _mm512_add_pd(_mm512_load_pd(lanes), low));
-    _mm512_store_pd(lanes + 8, _mm512_add_pd(_mm512_load_pd(lanes + 8), high));
+    _mm512_store_pd(lanes, _mm512_add_pd(_mm512_load_pd(lanes), _mm512_cvtps_pd(eight)));
 }
 
 /* 1 / divisor, and what is missing. */
@@ -280,8 +280,8 @@ __m512 chunk_load(const chunk_task *t, size_t at, const chunk_constants *constan
 static inline __attribute__((always_inline))
 void chunk_add_loss(chunk_loss *loss, chunk_kind kind, __m512 x, __m512 error)
 {
-    loss->errors = _mm512_add_ps(loss->errors, _mm512_mul_ps(error, error));
-    loss->values = _mm512_add_ps(loss->values, _mm512_mul_ps(x, x));
+    loss->errors = _mm512_fmadd_ps(error, error, loss->errors);
+    loss->values = _mm512_fmadd_ps(x, x, loss->values);
     if (kind.finds_largest)
         loss->largest = _mm512_range_ps(loss->largest, error, RANGE_LARGEST_MAGNITUDE);
 }

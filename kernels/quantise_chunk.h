@@ -43,9 +43,17 @@ typedef struct {
     size_t first;
     size_t end;             /* past the last block; 0: none yet */
     chunk_quotient quotient;
-    float inverse[CHUNK_WAY_BLOCKS];    /* of the divisors, for QUOTIENT_NEAR */
+    _Alignas(64) float inverse[CHUNK_WAY_BLOCKS];   /* of the divisors, for QUOTIENT_NEAR */
     float rest[CHUNK_WAY_BLOCKS];       /* what the inverses lack */
+    uint16_t largest[CHUNK_WAY_BLOCKS]; /* AVX2: the largest BF16 value that does not saturate */
 } chunk_way;
+
+/* NVFP4 in AVX2: what belongs to scales of 1, 9/8, ... 15/8. */
+typedef struct {
+    _Alignas(32) float divisor[8];
+    float inverse[8];
+    float largest[8];       /* the largest BF16 value that does not saturate */
+} significands;
 
 /* The call, the current row, and the sums so far. */
 typedef struct {
@@ -53,10 +61,12 @@ typedef struct {
     size_t row;
     int is_wide;            /* squares are F64 */
     int saturates;          /* some block has values above the largest code */
+    int clamps;             /* such that could round to more */
     int has_powers;         /* of two, for all divisors, far from the limits of F32 */
     int has_safe_divisors;  /* all are of a size that makes no quotient 0 */
     int finds_largest;      /* some error may be larger than in->known_error */
     chunk_way way;
+    significands known;
     int has_open_place;     /* of the largest error: max_col is the first column of its chunk */
     _Alignas(64) double errors[SUM_LANES];
     _Alignas(64) double values[SUM_LANES];
@@ -82,7 +92,9 @@ static inline int is_safe_divisor(float divisor)
 static inline __attribute__((always_inline))
 size_t block_at(const quantise_input *in, size_t col, form f)
 {
-    return col / (f.width < CHUNK ? f.width : in->block_cols);
+    if (f.width < CHUNK)
+        return col / f.width;
+    return col < in->block_cols ? 0 : col / in->block_cols;     /* dividing takes long */
 }
 
 /* The values of a chunk: in place, or widened into the buffer. */

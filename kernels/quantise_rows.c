@@ -73,6 +73,8 @@ float ISA_NAME(bf16_block_amax)(const uint16_t *src, size_t rows, size_t cols, s
 #ifdef __AVX512VBMI__
     if (cols % 32 == 0)
         return half_amax(halves_amax(src, rows, cols, pitch));
+#elif defined(__AVX2__)
+    return half_amax(halves_amax(src, rows, cols, pitch));
 #endif
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < cols; c++) {
@@ -448,9 +450,9 @@ void add_squares(const progress *p, const float *values, size_t count, double la
     }
     for (size_t i = 0; i < count; i += SUM_LANES)
         for (size_t l = 0; l < SUM_LANES; l++)
-            sums[l] += f32_load(values, i + l) * f32_load(values, i + l);
-    for (size_t l = 0; l < SUM_LANES; l++)
-        lanes[l] += (double)sums[l];
+            sums[l] = __builtin_fmaf(f32_load(values, i + l), f32_load(values, i + l), sums[l]);
+    for (size_t l = 0; l < SUM_LANES / 2; l++)
+        lanes[l] += (double)(sums[l] + sums[l + SUM_LANES / 2]);
 }
 
 static double sum_lanes(double lanes[SUM_LANES])
@@ -543,6 +545,7 @@ typedef struct {
     float value;            /* the largest magnitude, but for rounding: amax itself is not passed */
     float error;            /* none is larger */
     int saturates;          /* some value is above the largest code */
+    int clamps;             /* some quotient may be close to rounding to more than that */
     int has_powers;         /* is_safe_power of all divisors, which are the scales: errors are
                                exact */
     int has_safe_divisors;  /* is_safe_divisor of all */
@@ -559,6 +562,7 @@ call_limits find_limits(const quantise_input *in, form f)
     uint32_t value = 0;
     uint32_t error = 0;
     uint32_t saturates = 0;
+    uint32_t clamps = 0;
     uint32_t has_powers = !f.is_nvfp4 && f.kind != CODE_INT8;
     uint32_t has_safe_divisors = 1;
 
@@ -571,11 +575,12 @@ call_limits find_limits(const quantise_input *in, form f)
         value = of_value > value ? of_value : value;
         error = of_error > error ? of_error : error;
         saturates |= peak > f.small.largest;
+        clamps |= peak > f.small.largest + half_step / 2;
         has_powers &= (uint32_t)is_safe_power(divisor);
         has_safe_divisors &= (uint32_t)is_safe_divisor(divisor);
     }
     return (call_limits){ f32_from_bits(value), f32_from_bits(error) * (has_powers ? 1 : 1.001f),
-                          (int)saturates, (int)has_powers, (int)has_safe_divisors };
+                          (int)saturates, (int)clamps, (int)has_powers, (int)has_safe_divisors };
 }
 
 /* 1 if sums of squares of numbers up to `largest` need no more than the range of F32: one that
@@ -642,6 +647,7 @@ void quantise_rows(const quantise_input *in, form f, uint8_t *codes, size_t code
     p.in = in;
     p.sums = sums;
     p.saturates = limits.saturates;
+    p.clamps = limits.clamps;
     p.has_powers = limits.has_powers;
     p.has_safe_divisors = limits.has_safe_divisors;
     p.is_wide = !squares_fit(limits.value);
@@ -649,6 +655,10 @@ void quantise_rows(const quantise_input *in, form f, uint8_t *codes, size_t code
                       limits.error > in->known_error;
     p.way.first = 0;
     p.way.end = 0;
+#if defined(__AVX2__) && !defined(__AVX512VBMI__)
+    if (f.is_nvfp4)
+        find_significands(in->tensor_scale, f, &p.known);
+#endif
 again:
     p.has_open_place = 0;
     memset(p.errors, 0, sizeof p.errors);

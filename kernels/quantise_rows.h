@@ -58,9 +58,10 @@ typedef struct {
  * What quantising lost. With x the value and y = fl(code * scale), for NVFP4
  * fl(fl(code * scale) * tensor_scale), the error is fl(y - x). Lane l of 16 adds the squares of the
  * columns c with c % 16 = l, row by row; then lane l + 8 is added to lane l, then l + 4, l + 2 and
- * l + 1. Squares and their sums over 128 columns, 8 in a lane, are rounded to F32, which costs less
- * than 2^-21 of the sum; all other sums are F64. So are the squares if the largest of
- * fl(peak * divisor) or max_error is not in [2^-40, 2^60]: smaller ones would underflow in F32.
+ * l + 1. Sums over 128 columns, of 8 squares in a lane, each added with one rounding (fmaf), and
+ * the sums of two lanes that are 8 apart, are F32, which costs at most 9 * 2^-24 of the sum; all
+ * other sums are F64. So are all squares if the largest of fl(peak * divisor) or max_error is not
+ * in [2^-40, 2^60]: smaller ones would underflow in F32.
  */
 typedef struct {
     uint64_t rounded;       /* elements with y != x */

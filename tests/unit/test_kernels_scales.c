@@ -417,6 +417,57 @@ static void test_codes_of_bf16_values_next_to_a_limit(void **state)
         }
 }
 
+/* One row with scales of all 8 significands of E4M3, each for a block of 16 equal magnitudes. */
+static void check_significands(float tensor_scale, uint16_t magnitude, float scale)
+{
+    enum { BLOCKS = 8, COLS = 16 * BLOCKS };
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    float of_block[BLOCKS];
+    float of_divisor[BLOCKS];
+    float peak[BLOCKS];
+    float values[COLS];
+    uint16_t halves[COLS];
+    uint8_t codes[2][COLS / 2];
+    quantise_sums sums[2];
+    quantise_input in = { values, 1, COLS, COLS, of_block, of_divisor, peak, 16, tensor_scale,
+                          halves, 0 };
+
+    for (size_t i = 0; i < COLS; i++) {
+        halves[i] = (uint16_t)(magnitude | i % 2 << 15);
+        values[i] = bf16_value(halves[i]);
+    }
+    for (size_t b = 0; b < BLOCKS; b++) {
+        of_block[b] = scale * (1 + (float)b / 8);
+        of_divisor[b] = of_block[b] * tensor_scale;
+        peak[b] = fabsf(values[0]) / of_divisor[b];
+    }
+    sets[0]->quantise_e2m1(&in, codes[0], COLS / 2, &sums[0]);
+    in.values = NULL;
+    for (size_t s = 0; s < set_count; s++) {
+        sets[s]->quantise_e2m1(&in, codes[1], COLS / 2, &sums[1]);
+        if (memcmp(codes[0], codes[1], sizeof codes[0]) != 0 ||
+            memcmp(&sums[0], &sums[1], sizeof sums[0]) != 0)
+            fail_msg("%s: BF16 %04x under %a times scales from %a on differs", sets[s]->name,
+                     (unsigned)magnitude, (double)tensor_scale, (double)scale);
+    }
+}
+
+/* Tensor scales as a maximum gives them: many values are then as near as can be to numbers between
+ * codes, because 21 of 2688 = 21 * 2^7 is a product of odd numbers of few bits. */
+static void test_nvfp4_codes_under_scales_of_every_significand(void **state)
+{
+    (void)state;
+    for (uint16_t mantissa = 0; mantissa < 128; mantissa++) {
+        const float tensor_scale = bf16_value((uint16_t)(0x3F80 + mantissa)) / 2688.0f;
+
+        for (uint16_t of_value = 0; of_value < 128; of_value++)
+            for (int exponent = -4; exponent <= 3; exponent++)
+                check_significands(tensor_scale, (uint16_t)(0x3F80 + of_value),
+                                   ldexpf(1, 11 - exponent));
+    }
+}
+
 /* Every quotient in steps of 1/64, both signs and both neighbours of each, so that every half and
  * what is next to it is there: C's roundf, as ggml calls it. Scales of 1 and, in odd blocks, 0. */
 static void test_int8_codes_are_rounded_away_from_zero(void **state)
@@ -509,6 +560,7 @@ int main(void)
         cmocka_unit_test(test_codes_of_every_bf16_value_under_powers_of_two),
         cmocka_unit_test(test_small_errors_count_even_if_a_larger_one_is_known),
         cmocka_unit_test(test_codes_of_bf16_values_next_to_a_limit),
+        cmocka_unit_test(test_nvfp4_codes_under_scales_of_every_significand),
         cmocka_unit_test(test_int8_codes_are_rounded_away_from_zero),
         cmocka_unit_test(test_group_maxima)
     };
