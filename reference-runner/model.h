@@ -191,8 +191,8 @@ static inline run_model *model_last(run_model *model)
     return model;
 }
 
-/* run.c. embed_span: write the embedding of each of a span's tokens to its row of `to`, `copies`
- * times in a row. run_block: load a block's weights and run it. */
+/* run_block.c. embed_span: write the embedding of each of a span's tokens to its row of `to`,
+ * `copies` times in a row. run_block: load a block's weights and run it. */
 ckpt_code embed_span(run_model *m, const run_span *span, run_rows to, uint32_t copies,
                      ckpt_error *err);
 ckpt_code run_block(run_model *m, uint32_t number, const run_work *work, ckpt_error *err);
