@@ -190,6 +190,14 @@ ckpt_code checkpoint_read_config(ckpt_checkpoint *out, ckpt_error *err);
 ckpt_code checkpoint_take_config(ckpt_checkpoint *out, ckpt_error *err);
 /* In errors: config.json, or what was given with --config, in quotes. Borrowed. */
 const char *checkpoint_config_name(const ckpt_checkpoint *c);
+/* The config is wrong, as err says: name the file that was given, or the checkpoint that has it. */
+ckpt_code checkpoint_fail_config(const ckpt_checkpoint *c, ckpt_code code, ckpt_error *err);
+/* In errors: the file that contains a tensor, or its start. Borrowed. */
+const char *checkpoint_path_of(const ckpt_checkpoint *c, const ckpt_tensor *t);
+
+/* Compare the tensors that were read with those of c->family: what is missing, of another form, or
+ * does not belong is an error, or a note where that may be. (open_family.c) */
+ckpt_code checkpoint_check_family(ckpt_checkpoint *c, ckpt_error *err);
 
 /* The quantisation scheme that config.json and CONFIG_MODELOPT_FILE describe. */
 config_scheme checkpoint_scheme(const ckpt_checkpoint *c);

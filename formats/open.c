@@ -1,5 +1,4 @@
 /* Opens a checkpoint: format, family and map, which together give the logical tensors. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,24 +14,7 @@
 #include "libckpt/packed.h"
 #include "libckpt/recognise.h"
 #include "libckpt/size.h"
-#include "tokenizer_files.h"
 #include "libckpt/text.h"
-#include "libckpt/values.h"
-
-ckpt_code format_add_files(const ckpt_format *format, ckpt_store *store, uint32_t count,
-                           ckpt_error *err)
-{
-    ckpt_code code = CKPT_OK;
-
-    for (uint32_t i = 0; i < count && code == CKPT_OK; i++) {
-        char name[FORMAT_NAME_BYTES];
-        uint32_t number;
-
-        format->file_name(i, count, name);
-        code = store_add_file(store, name, &number, err);
-    }
-    return code;
-}
 
 static ckpt_code note_unread(ckpt_checkpoint *c, ckpt_error *err)
 {
@@ -77,147 +59,6 @@ static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, c
     return CKPT_OK;
 }
 
-/* ---- completeness ---- */
-
-/* Sets has_no_mtp if all tensors of the optional blocks (MTP) are missing. */
-static ckpt_code look_for_blocks(ckpt_checkpoint *c, ckpt_error *err)
-{
-    int expected = 0;
-    int found = 0;
-
-    for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
-        expected |= family_may_lack(c->family, ckpt_catalog_at(c->official, i)->name);
-    for (size_t i = 0; i < ckpt_catalog_count(c->reading.logical); i++)
-        found |= family_may_lack(c->family, ckpt_catalog_at(c->reading.logical, i)->name);
-    c->has_no_mtp = expected && !found;
-    return c->has_no_mtp ? note_add(&c->notes, err, CHECKPOINT_NO_MTP) : CKPT_OK;
-}
-
-/* The file that contains a tensor, or its start, for errors. */
-static const char *path_of(const ckpt_checkpoint *c, const ckpt_tensor *t)
-{
-    const store_file *f = &c->store->files[t->file];
-
-    return f->file != NULL ? file_path(f->file) : f->name;
-}
-
-/* The config is wrong: name the file that was given, or the checkpoint that has it. */
-static ckpt_code fail_config(const ckpt_checkpoint *c, ckpt_code code, ckpt_error *err)
-{
-    if (err == NULL)
-        return code;
-    return c->config_name == NULL ? ckpt_fail(err, code, "'%s': %s", c->place.path, err->text)
-                                  : ckpt_fail(err, code, "%s: %s", c->config_name, err->text);
-}
-
-static ckpt_code check_against(ckpt_checkpoint *c, const ckpt_tensor *expected, ckpt_error *err)
-{
-    const int64_t i = ckpt_catalog_find(c->reading.logical, expected->name);
-    const ckpt_tensor *got;
-    ckpt_code code;
-
-    if (i < 0 && (c->options.incomplete || !map_carries(c->map, expected->name) ||
-                  (c->has_no_mtp && family_may_lack(c->family, expected->name))))
-        return CKPT_OK;
-    if (i < 0 && !c->options.lenient)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' lacks tensor '%s', which %s requires%s",
-                         c->place.path, expected->name, checkpoint_config_name(c),
-                         c->has_index ? ", and its index does not name it" : "");
-    if (i < 0)
-        return note_add(&c->notes, err, "missing tensor '%s'", expected->name);
-    got = ckpt_catalog_at(c->reading.logical, (size_t)i);
-    if ((code = catalog_check_same(got, expected, "", err)) != CKPT_OK && err != NULL)
-        return c->config_name == NULL ? ckpt_fail(err, code, "'%s': %s", path_of(c, got), err->text)
-                                      : ckpt_fail(err, code, "'%s': %s, by %s", path_of(c, got),
-                                                  err->text, c->config_name);
-    return code;
-}
-
-/* Is one dtype narrower than another? FP8 and FP4 weights are not considered. */
-static int is_narrower(const ckpt_tensor *got, const ckpt_tensor *expected)
-{
-    if (got->scale_dtype != CKPT_NONE || expected->scale_dtype != CKPT_NONE ||
-        ckpt_tensor_is_int(got))
-        return 0;
-    return ckpt_dtype_bits(got->dtype) < ckpt_dtype_bits(expected->dtype) ||
-           (got->dtype == CKPT_F16 && expected->dtype == CKPT_BF16);
-}
-
-/* Narrowed tensors have different values, and those that need the wider dtype (routing,
- * hyper-connections) change the computation. One note for each pair of dtypes. */
-static ckpt_code note_narrow(ckpt_checkpoint *c, ckpt_error *err)
-{
-    size_t counts[CKPT_DTYPE_COUNT][CKPT_DTYPE_COUNT];
-    const char *first[CKPT_DTYPE_COUNT][CKPT_DTYPE_COUNT];
-    ckpt_code code = CKPT_OK;
-
-    memset(counts, 0, sizeof counts);
-    for (size_t i = 0; i < ckpt_catalog_count(c->official); i++) {
-        const ckpt_tensor *expected = ckpt_catalog_at(c->official, i);
-        const int64_t found = ckpt_catalog_find(c->reading.logical, expected->name);
-        const ckpt_tensor *got =
-            found < 0 ? expected : ckpt_catalog_at(c->reading.logical, (size_t)found);
-
-        if (is_narrower(got, expected) && counts[got->dtype][expected->dtype]++ == 0)
-            first[got->dtype][expected->dtype] = got->name;
-    }
-    for (int got = 0; got < CKPT_DTYPE_COUNT; got++)
-        for (int expected = 0; expected < CKPT_DTYPE_COUNT && code == CKPT_OK; expected++)
-            if (counts[got][expected] > 0)
-                code = note_add(
-                    &c->notes, err, "%s %s, narrower than the %s of family %s; the first is '%s'",
-                    text_count(counts[got][expected], "tensor is", "tensors are").text,
-                    ckpt_dtype_name((ckpt_dtype)got), ckpt_dtype_name((ckpt_dtype)expected),
-                    family_name(c->family), first[got][expected]);
-    return code;
-}
-
-/* Every tensor must belong to the family; some families allow others, with a note. */
-static ckpt_code check_members(ckpt_checkpoint *c, const ckpt_catalog *optional, ckpt_error *err)
-{
-    const char *first = NULL;
-    size_t count = 0;
-
-    for (size_t i = 0; i < ckpt_catalog_count(c->reading.logical); i++) {
-        const char *name = ckpt_catalog_at(c->reading.logical, i)->name;
-
-        if (ckpt_catalog_find(c->official, name) >= 0 || ckpt_catalog_find(optional, name) >= 0)
-            continue;
-        if (!c->options.lenient && !c->options.keep_copies && !family_keeps_others(c->family))
-            return ckpt_fail(err, CKPT_E_FORMAT,
-                             "unexpected tensor '%s': family '%s' with %s%s does not have it", name,
-                             family_name(c->family), c->config_name == NULL ? "this " : "",
-                             checkpoint_config_name(c));
-        if (count++ == 0)
-            first = name;
-    }
-    if (count > 1)
-        return note_add(&c->notes, err, "%zu tensors do not belong to the family: they are kept; "
-                        "the first is '%s'", count, first);
-    return count == 0 ? CKPT_OK
-                      : note_add(&c->notes, err, "tensor '%s' does not belong to the family",
-                                 first);
-}
-
-static ckpt_code check_family(ckpt_checkpoint *c, ckpt_error *err)
-{
-    const json_value *config = json_root(c->config);
-    ckpt_catalog *optional = NULL;
-    ckpt_code code;
-
-    if ((code = family_expand(c->family, config, &c->official, err)) == CKPT_E_FORMAT)
-        return fail_config(c, code, err);
-    if (code != CKPT_OK || (code = look_for_blocks(c, err)) != CKPT_OK)
-        return code;
-    for (size_t i = 0; i < ckpt_catalog_count(c->official); i++)
-        if ((code = check_against(c, ckpt_catalog_at(c->official, i), err)) != CKPT_OK)
-            return code;
-    if ((code = family_expand_optional(c->family, config, &optional, err)) == CKPT_OK)
-        code = check_members(c, optional, err);
-    catalog_free(optional);
-    return code == CKPT_OK ? note_narrow(c, err) : code;
-}
-
 /* ---- the two sources ---- */
 
 /* Create the source of stored tensors: one extent each, or the extents of their pieces. */
@@ -260,7 +101,8 @@ static ckpt_code read_by_map(ckpt_checkpoint *c, ckpt_error *err)
     code = map_read(c->map, names, &options, &c->reading, err);
     if (code == CKPT_E_FORMAT && c->reading.failed != 0 && err != NULL)
         return ckpt_fail(err, code, "'%s': %s",
-                         path_of(c, ckpt_catalog_at(names, c->reading.failed - 1)), err->text);
+                         checkpoint_path_of(c, ckpt_catalog_at(names, c->reading.failed - 1)),
+                         err->text);
     return code;
 }
 
@@ -352,17 +194,12 @@ static ckpt_code complete_config(ckpt_checkpoint *c, ckpt_error *err)
     code = config_complete(c->config_text, json_root(c->config), count_drafters(c), &completed,
                            err);
     if (code == CKPT_E_FORMAT)
-        return fail_config(c, code, err);
+        return checkpoint_fail_config(c, code, err);
     if (completed != NULL) {
         json_free(c->config);
         c->config = completed;
     }
     return code;
-}
-
-const char *checkpoint_config_name(const ckpt_checkpoint *c)
-{
-    return c->config_name == NULL ? "config.json" : c->config_name;
 }
 
 /* The numbers of a map are the config's. */
@@ -371,7 +208,7 @@ static ckpt_code find_own_map(ckpt_checkpoint *c, ckpt_error *err)
     const ckpt_code code = checkpoint_find_own_map(c, err);
 
     return code == CKPT_E_FORMAT && c->config != NULL && c->options.map_file == NULL
-               ? fail_config(c, code, err)
+               ? checkpoint_fail_config(c, code, err)
                : code;
 }
 
@@ -390,7 +227,7 @@ static ckpt_code open_with(ckpt_checkpoint *c, ckpt_error *err)
         (code = note_bare_codes(c, err)) != CKPT_OK ||
         (code = checkpoint_remark(c, err)) != CKPT_OK)
         return code;
-    if (c->family != NULL && !c->is_partial && (code = check_family(c, err)) != CKPT_OK)
+    if (c->family != NULL && !c->is_partial && (code = checkpoint_check_family(c, err)) != CKPT_OK)
         return code;
     return make_logical(c, err);
 }
@@ -490,189 +327,4 @@ ckpt_code ckpt_open(const char *path, const ckpt_open_options *options, ckpt_che
         return checkpoint_open_place(&place, options, out, err);
     folder_place_release(&place);
     return code;
-}
-
-void ckpt_close(ckpt_checkpoint *checkpoint)
-{
-    if (checkpoint == NULL)
-        return;
-    ckpt_source_free(checkpoint->logical);
-    ckpt_source_free(checkpoint->stored);
-    layout_free(checkpoint->stored_layout);
-    if (checkpoint->layout != checkpoint->reading.layout)
-        layout_free(checkpoint->layout);
-    map_reading_release(&checkpoint->reading);
-    catalog_free(checkpoint->official);
-    map_free(checkpoint->map);
-    family_free(checkpoint->family);
-    json_free(checkpoint->config);
-    free(checkpoint->config_name);
-    json_free(checkpoint->modelopt);
-    free(checkpoint->config_text);
-    file_list_free(&checkpoint->extras);
-    file_list_free(&checkpoint->unread);
-    file_list_free(&checkpoint->notes);
-    store_free(checkpoint->store);
-    folder_close(checkpoint->data_folder);
-    folder_place_release(&checkpoint->place);
-    free(checkpoint);
-}
-
-void checkpoint_give_up_stored(ckpt_checkpoint *c)
-{
-    ckpt_source_free(c->stored);
-    layout_free(c->stored_layout);
-    c->stored = NULL;
-    c->stored_layout = NULL;
-}
-
-void checkpoint_give_up_official(ckpt_checkpoint *c)
-{
-    catalog_free(c->official);
-    c->official = NULL;
-}
-
-ckpt_source *ckpt_stored(const ckpt_checkpoint *checkpoint)
-{
-    return checkpoint->stored;
-}
-
-ckpt_source *ckpt_logical(const ckpt_checkpoint *checkpoint)
-{
-    return checkpoint->logical;
-}
-
-const char *ckpt_layout_name(const ckpt_checkpoint *checkpoint)
-{
-    return checkpoint->format->name;
-}
-
-const char *ckpt_family_name(const ckpt_checkpoint *checkpoint)
-{
-    return checkpoint->map->family;
-}
-
-const char *ckpt_names_style(const ckpt_checkpoint *checkpoint)
-{
-    return checkpoint->map->names;
-}
-
-const char *ckpt_file_name(const ckpt_checkpoint *checkpoint, uint32_t i)
-{
-    return i < checkpoint->store->file_count ? checkpoint->store->files[i].name : NULL;
-}
-
-const char *checkpoint_path(const ckpt_checkpoint *checkpoint)
-{
-    return checkpoint->place.path;
-}
-
-const ckpt_folder *checkpoint_folder(const ckpt_checkpoint *checkpoint)
-{
-    return checkpoint->place.name == NULL ? checkpoint->place.folder : NULL;
-}
-
-ckpt_code checkpoint_check_unchanged(const ckpt_checkpoint *checkpoint, ckpt_error *err)
-{
-    return folder_check_unchanged(checkpoint->place.folder, err);
-}
-
-ckpt_store *checkpoint_store(const ckpt_checkpoint *checkpoint)
-{
-    return checkpoint->store;
-}
-
-const json_value *checkpoint_config(const ckpt_checkpoint *checkpoint)
-{
-    return checkpoint->config == NULL ? NULL : json_root(checkpoint->config);
-}
-
-const file_list *checkpoint_notes(const ckpt_checkpoint *checkpoint)
-{
-    return &checkpoint->notes;
-}
-
-map_ledger checkpoint_ledger(const ckpt_checkpoint *checkpoint)
-{
-    return map_ledger_of(checkpoint->reading.fates,
-                         ckpt_catalog_count(store_names(checkpoint->store)));
-}
-
-checkpoint_tokenizer checkpoint_tokenizer_of(const ckpt_checkpoint *c)
-{
-    if (c->has_vocabulary)
-        return TOKENIZER_IN_WEIGHTS;
-    return file_list_has(&c->extras, TOKENIZER_FILE) ? TOKENIZER_IN_FILES : TOKENIZER_NONE;
-}
-
-ckpt_code checkpoint_read_vocabulary(const ckpt_checkpoint *c, ckpt_vocabulary *out,
-                                     ckpt_error *err)
-{
-    const tokenizer_place place = { .folder = c->place.folder, .files = &c->extras,
-                                    .config = checkpoint_config(c) };
-
-    return c->has_vocabulary ? c->format->read_vocabulary(c, out, err)
-                             : tokenizer_files_read(&place, out, err);
-}
-
-int checkpoint_is_plain(const ckpt_open_options *o)
-{
-    return o->map_file == NULL && !o->keep_copies && !o->u8_scales && o->dialect == NULL;
-}
-
-/* A map of another family gives tensors other names, and with them another root. */
-const char *checkpoint_stored_root(const ckpt_checkpoint *c)
-{
-    const int is_as_written = checkpoint_is_plain(&c->options) &&
-                              strcmp(c->map->family, GENERIC_FAMILY) != 0;
-
-    return is_as_written && c->stored_root[0] != '\0' ? c->stored_root : NULL;
-}
-
-const char *checkpoint_root_key(const ckpt_checkpoint *c)
-{
-    return c->root_key == NULL ? CHECKPOINT_ROOT_KEY : c->root_key;
-}
-
-ckpt_code checkpoint_check_root(const ckpt_checkpoint *c, const char *root, const char *advice,
-                                ckpt_error *err)
-{
-    const char *stored = checkpoint_stored_root(c);
-
-    return stored == NULL || strcmp(stored, root) == 0
-               ? CKPT_OK
-               : ckpt_fail(err, CKPT_E_FORMAT, "'%s': its key %s says %s, but its values have the "
-                           "root %s: they changed since it was written; %s", c->place.path,
-                           checkpoint_root_key(c), stored, root, advice);
-}
-
-ckpt_code checkpoint_note_root(const ckpt_checkpoint *c, const char *why, file_list *notes,
-                               ckpt_error *err)
-{
-    /* The bytes of a packed checkpoint are compared with their hashes when they are read. */
-    return checkpoint_stored_root(c) == NULL || c->root_key != NULL
-               ? CKPT_OK
-               : note_add(notes, err, "the root in the key %s of '%s' is not compared: %s",
-                          checkpoint_root_key(c), c->place.path, why);
-}
-
-const char *ckpt_note(const ckpt_checkpoint *checkpoint, size_t i)
-{
-    return i < checkpoint->notes.count ? checkpoint->notes.names[i] : NULL;
-}
-
-uint64_t ckpt_checkpoint_bytes(const ckpt_checkpoint *c)
-{
-    enum { PER_TENSOR_BYTES = sizeof(map_fate) + 16 };      /* and a digest */
-
-    if (c == NULL)
-        return 0;
-    return packed_bytes(c->place.folder) + catalog_bytes(c->store->catalog) +
-           catalog_bytes(c->reading.logical) +
-           layout_bytes(c->reading.layout) +
-           layout_bytes(c->store->pieces != NULL ? c->layout : c->stored_layout) +
-           layout_bytes(c->store->pieces) +
-           ckpt_catalog_count(c->store->catalog) * PER_TENSOR_BYTES +
-           c->store->sum_count * sizeof *c->store->sums + c->place.folder->held_bytes +
-           (c->official == NULL ? 0 : catalog_bytes(c->official));
 }

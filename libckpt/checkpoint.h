@@ -1,6 +1,6 @@
 /*
  * checkpoint.h: accessors of an open checkpoint that are not public, for the rooms beside formats/.
- * All results are borrowed. Defined in formats/open.c, which defines the struct.
+ * All results are borrowed. Defined in formats/checkpoint.c; formats/format.h has the struct.
  */
 #ifndef CKPT_CHECKPOINT_H
 #define CKPT_CHECKPOINT_H
