@@ -11,11 +11,9 @@
 #include <unistd.h>
 
 #include "options.h"
+#include "output_private.h"
 #include "replaceable.h"
 #include "size.h"
-
-static const char partial_suffix[] = ".partial";
-static const char replaced_suffix[] = ".ckpt-replaced";
 
 struct ckpt_output {
     char *path;
@@ -33,126 +31,12 @@ struct ckpt_output {
     uint64_t synced_bytes;
 };
 
-static char *with_suffix(const char *path, const char *suffix)
-{
-    size_t length = strlen(path);
-    char *text;
-
-    while (length > 1 && path[length - 1] == '/')
-        length--;
-    text = malloc(length + strlen(suffix) + 1);
-    if (text == NULL)
-        return NULL;
-    memcpy(text, path, length);
-    memcpy(text + length, suffix, strlen(suffix) + 1);
-    return text;
-}
-
-/* The error advises --overwrite only if --overwrite would replace the path. */
-static ckpt_code fail_exists(const char *path, const char *layout, int overwrite, ckpt_error *err)
-{
-    ckpt_error why;
-
-    if (overwrite == OUTPUT_NEVER_REPLACES)
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists: move it away or choose another "
-                         "name", path);
-    if (replaceable_check(path, layout, &why) != CKPT_OK)
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists and does not contain only a "
-                         "checkpoint: choose another name", path);
-    return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists; --overwrite replaces it", path);
-}
-
-/* The parent folder of `path`; malloc'd, NULL when memory is exhausted. */
-static char *folder_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    if (slash == NULL)
-        return strdup(".");
-    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
-}
-
-/* "s3://bucket/x", "host:/x", "user@host:x": where other programs copy to. */
-static int is_remote(const char *path)
-{
-    const size_t size = strcspn(path, ":/");
-
-    return size > 0 && path[size] == ':' &&
-           (path[size + 1] == '/' || memchr(path, '@', size) != NULL);
-}
-
-/* Refuse a path that cannot be the target of a rename. `path` has no slash at its end. */
-static ckpt_code check_name(const char *path, ckpt_error *err)
-{
-    const char *slash = strrchr(path, '/');
-    const char *name = slash == NULL ? path : slash + 1;
-    char *parent = folder_of(path);
-    ckpt_code code = CKPT_OK;
-    struct stat around;
-    struct stat status;
-
-    if (parent == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(path));
-    if (strcmp(path, "-") == 0)
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '-': a checkpoint is a folder and cannot "
-                         "be written to standard output (use './-' for a folder '-')");
-    else if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s': expected the name of a new "
-                         "folder", path);
-    else if (stat(parent, &around) != 0 && is_remote(path))
-        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': only local folders can be written; "
-                         "copy the result with rsync or the like", path);
-    else if (stat(parent, &around) != 0 && file_begins_at_home(path))
-        code = file_fail_home(path, err);
-    else if (stat(parent, &around) != 0)
-        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s': %s", path, parent,
-                         strerror(errno));
-    else if (!S_ISDIR(around.st_mode))
-        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s' is not a directory", path,
-                         parent);
-    else if (faccessat(AT_FDCWD, parent, W_OK | X_OK, AT_EACCESS) != 0)
-        code = ckpt_fail(err, CKPT_E_USAGE, "cannot write '%s': '%s': %s", path, parent,
-                         strerror(errno));
-    else if (lstat(path, &status) == 0 && S_ISDIR(status.st_mode) &&
-             status.st_dev != around.st_dev)
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' is a mount point, which cannot be "
-                         "replaced by a rename: use a folder in it", path);
-    free(parent);
-    return code;
-}
-
-ckpt_code output_check(const char *path, const char *layout, int overwrite, ckpt_error *err)
-{
-    const hash128 any = { 0, 0 };
-    journal_sight sight;
-    ckpt_code code;
-
-    char *bare;
-
-    if (path[0] == '\0')
-        return ckpt_fail(err, CKPT_E_USAGE, "the output path is empty");
-    if ((bare = with_suffix(path, "")) == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(path));
-    if ((code = check_name(bare, err)) == CKPT_OK)
-        code = file_check_name(bare, strlen(overwrite > 0 ? replaced_suffix : partial_suffix), err);
-    free(bare);
-    if (code != CKPT_OK || !file_exists(path))
-        return code;
-    if (overwrite > 0)
-        return replaceable_check(path, layout, err);
-    /* Whether it is the journal of this command is checked later, by take_back. */
-    if ((code = journal_look(path, any, &sight, err)) != CKPT_OK || sight.is_other ||
-        sight.same_count > 0)
-        return code;
-    return fail_exists(path, layout, overwrite, err);
-}
-
 /* Lock the parent folder, so that of several processes that may discard PATH.partial, none discards
  * what another has created meanwhile. -1: the file system cannot lock a folder; then continue
  * without. */
 static int lock_parent(const char *path)
 {
-    char *parent = folder_of(path);
+    char *parent = output_folder_of(path);
     const int fd = parent == NULL ? -1 : open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     free(parent);
@@ -209,12 +93,12 @@ static ckpt_code take_back(const ckpt_output *o, hash128 fingerprint, ckpt_error
         code = file_rename_durable(o->path, o->partial, err);
         return file_exists(o->partial) ? CKPT_OK : code;     /* or another share renamed it */
     }
-    return o->overwrite > 0 ? CKPT_OK : fail_exists(o->path, o->layout, o->overwrite, err);
+    return o->overwrite > 0 ? CKPT_OK : output_fail_exists(o->path, o->layout, o->overwrite, err);
 }
 
 char *output_partial(const char *path)
 {
-    return with_suffix(path, partial_suffix);
+    return output_with_suffix(path, output_partial_suffix);
 }
 
 ckpt_code output_look(const char *path, hash128 fingerprint, journal_sight *out, ckpt_error *err)
@@ -224,93 +108,6 @@ ckpt_code output_look(const char *path, hash128 fingerprint, journal_sight *out,
                                            : journal_look(partial, fingerprint, out, err);
 
     free(partial);
-    return code;
-}
-
-/* Is the absolute path `a` the same as `b`, or below it? */
-static int is_within(const char *a, const char *b)
-{
-    const size_t length = strlen(b);
-
-    return strncmp(a, b, length) == 0 &&
-           (a[length] == '\0' || a[length] == '/' || b[length - 1] == '/');
-}
-
-/* Refuse an input at (or below) one of the temporary names beside the output. */
-static ckpt_code check_beside(const char *to, const char *from, const char *suffix,
-                              ckpt_error *err)
-{
-    char *beside = with_suffix(to, suffix);
-    ckpt_code code = CKPT_OK;
-
-    if (beside == NULL)
-        return ckpt_fail_memory(err, "a path", strlen(to));
-    if (is_within(from, beside))
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' needs the name '%s' for a temporary "
-                         "folder: rename one of them", to, from);
-    free(beside);
-    return code;
-}
-
-ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *err)
-{
-    char *to = file_rename_target(path);
-    char *from = file_exists(input) ? realpath(input, NULL) : file_rename_target(input);
-    ckpt_code code = CKPT_OK;
-
-    if (to == NULL || from == NULL)
-        code = CKPT_OK;                  /* one of them does not exist */
-    else if (strcmp(to, from) == 0)
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' and '%s' are the same", path, input);
-    else if (is_within(to, from))
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' is inside the input '%s'", path,
-                         input);
-    else if (is_within(from, to))
-        code = ckpt_fail(err, CKPT_E_USAGE, "the output '%s' would replace '%s'", path,
-                         input);
-    else if ((code = check_beside(to, from, partial_suffix, err)) == CKPT_OK)
-        code = check_beside(to, from, replaced_suffix, err);
-    free(to);
-    free(from);
-    return code;
-}
-
-/* *found: 1 when a file below the directory is the one at `path`, also through links. */
-static ckpt_code find_in_tree(const char *path, const char *directory, int *found,
-                              ckpt_error *err)
-{
-    file_list names;
-    ckpt_code code = file_list_tree(directory, &names, err);
-
-    for (size_t i = 0; i < names.count && !*found && code == CKPT_OK; i++) {
-        char *file = file_join(directory, names.names[i]);
-
-        if (file == NULL)
-            code = ckpt_fail_memory(err, "a path", strlen(directory));
-        else
-            *found = file_is_same(file, path);
-        free(file);
-    }
-    file_list_free(&names);
-    return code;
-}
-
-ckpt_code output_check_spares(const char *path, const char *input, ckpt_error *err)
-{
-    char *to = file_rename_target(path);
-    char *from = realpath(input, NULL);
-    ckpt_code code = CKPT_OK;
-    int found = 0;
-
-    if (to != NULL && from != NULL && file_exists(path)) {
-        found = is_within(to, from) || file_is_same(path, input);
-        if (!found && file_is_directory(input))
-            code = find_in_tree(path, input, &found, err);
-        if (found)
-            code = ckpt_fail(err, CKPT_E_USAGE, "'%s' is a file of the input '%s'", path, input);
-    }
-    free(to);
-    free(from);
     return code;
 }
 
@@ -347,9 +144,9 @@ static ckpt_code create(const output_options *options, ckpt_output **out, ckpt_e
     o->sync_bytes = options->sync_bytes;
     if (options->run != NULL)
         o->run = *options->run;
-    o->path = with_suffix(path, "");
-    o->partial = with_suffix(path, partial_suffix);
-    o->replaced = with_suffix(path, replaced_suffix);
+    o->path = output_with_suffix(path, "");
+    o->partial = output_with_suffix(path, output_partial_suffix);
+    o->replaced = output_with_suffix(path, output_replaced_suffix);
     if (o->path == NULL || o->partial == NULL || o->replaced == NULL) {
         output_close(o);
         return ckpt_fail_memory(err, "a path", strlen(path));
@@ -411,7 +208,7 @@ ckpt_code output_check_begin(const output_options *options, ckpt_error *err)
         file_exists(o->path) &&
         (code = journal_look(o->path, options->fingerprint, &sight, err)) == CKPT_OK &&
         !takes_back(o, &sight) && o->overwrite <= 0)
-        code = fail_exists(o->path, o->layout, o->overwrite, err);
+        code = output_fail_exists(o->path, o->layout, o->overwrite, err);
     if (code == CKPT_OK && !takes_back(o, &sight))
         code = check_partial(o, options, err);
     output_close(o);
