@@ -47,7 +47,7 @@ typedef struct {
 ckpt_code job_plan_make(const convert_options *options, job_plan **out, ckpt_error *err);
 void job_plan_free(job_plan *plan);          /* NULL is fine */
 
-/* Description of the target for its format; borrowed from the plan. */
+/* Description of the target for its format; borrowed from the plan. (convert_files.c) */
 format_target job_plan_target(const job_plan *plan);
 
 /* ---- convert_space.c: also called with a complete plan ---- */
@@ -75,46 +75,45 @@ int convert_carries_side_data(const job_plan *plan);
 /* Append the names of the files that the run writes: weights and files copied along. */
 ckpt_code convert_name_files(const job_plan *plan, file_list *out, ckpt_error *err);
 
-/* ---- steps of planning ---- */
+/* ---- steps of planning, about in their order ---- */
 
-/* Refuse deceptive file names and files that cannot be copied. */
-ckpt_code convert_check_files(job_plan *plan, ckpt_error *err);
-
-/* Notes on the inputs and on choices made. */
-ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err);
-/* Note the tensors that get other names, although source and target have the same naming style.
- * Needs the target's layout. */
-ckpt_code convert_note_names(job_plan *plan, ckpt_error *err);
-
-/* A note if the root that the source holds cannot be compared. (convert_root.c) */
-ckpt_code convert_note_root(job_plan *plan, ckpt_error *err);
-
-/* Names of the target; called before its tensors are picked, since a layout may omit some. */
+/* convert_targets.c: names of the target; called before its tensors are picked, since a layout may
+ * omit some. Then the encodings of those that were picked. */
 ckpt_code convert_choose_map(job_plan *plan, ckpt_error *err);
-
-/* Encodings of the target. */
 ckpt_code convert_choose_targets(job_plan *plan, ckpt_error *err);
-
 /* 1 if the target has the layout of the source. A single file counts as an HF directory. */
 int convert_keeps_layout(const job_plan *plan);
 
-/* Refuse to change the encoding of a source with an unsupported quantisation. */
-ckpt_code convert_check_method(const job_plan *plan, ckpt_error *err);
+/* convert_inputs.c: which tensor of the target comes from which input: `picked`, `origins` and
+ * `drops`. Refuses inputs that do not have all of them. */
+ckpt_code convert_pick_inputs(job_plan *plan, ckpt_error *err);
 
+/* convert_config.c: refuse to change the encoding of a source with an unsupported quantisation. */
+ckpt_code convert_check_method(const job_plan *plan, ckpt_error *err);
 /* config.json of the target, and inference/config.json. Refuses encodings that they cannot
  * express. */
 ckpt_code convert_plan_config(job_plan *plan, ckpt_error *err);
 
-/* Stored tensors, files and positions of the target. */
+/* convert_notes.c: notes on the inputs and on choices made. */
+ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err);
+/* Note the tensors that get other names, although source and target have the same naming style.
+ * Needs the target's layout. */
+ckpt_code convert_note_names(job_plan *plan, ckpt_error *err);
+/* convert_root.c: a note if the root that the source holds cannot be compared. */
+ckpt_code convert_note_root(job_plan *plan, ckpt_error *err);
+
+/* convert_files.c: stored tensors, files and positions of the target; by convert_like.c with
+ * --like. */
 ckpt_code convert_lay_out(job_plan *plan, ckpt_error *err);
 ckpt_code convert_lay_out_like(job_plan *plan, ckpt_error *err);
-
-/* Assign file numbers so that blocks of the model ("layers.3.", "mtp.0.") stay whole and files are
- * filled up to the limit with them. */
+/* convert_blocks.c: assign file numbers so that blocks of the model ("layers.3.", "mtp.0.") stay
+ * whole and files are filled up to the limit with them. */
 ckpt_code convert_number_blocks(ckpt_catalog *targets, uint64_t limit, uint32_t *file_count,
                                 ckpt_error *err);
-
-/* `__metadata__` of target files that are not those of the source. */
+/* convert_metadata.c: `__metadata__` of target files that are not those of the source. */
 ckpt_code convert_keep_metadata(job_plan *plan, ckpt_error *err);
+
+/* convert_space.c: refuse deceptive file names and files that cannot be copied. */
+ckpt_code convert_check_files(job_plan *plan, ckpt_error *err);
 
 #endif
