@@ -11,7 +11,6 @@
 #include "libckpt/map.h"
 #include "libckpt/memory.h"
 #include "libckpt/recognise.h"
-#include "libckpt/size.h"
 
 typedef struct {
     ckpt_store *store;

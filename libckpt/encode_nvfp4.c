@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "encode_job.h"
-#include "size.h"
 
 uint64_t encode_nvfp4_need(const ckpt_tensor *from)
 {

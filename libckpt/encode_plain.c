@@ -4,7 +4,6 @@
 
 #include "encode_job.h"
 #include "scale.h"
-#include "size.h"
 
 /* Fail with "tensor 'x', row 1, column 2: F32 0.1 is " and the given text. */
 static ckpt_code fail_element(const encode_job *job, ckpt_code code, uint64_t row, uint64_t col,

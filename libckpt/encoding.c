@@ -2,7 +2,6 @@
 #include "encoding.h"
 
 #include "encoding_rows.h"
-#include "scale.h"
 
 #define BIT(dtype) (1u << (dtype))
 

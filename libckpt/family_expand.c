@@ -8,7 +8,6 @@
 #include "config_number.h"
 #include "encoding.h"
 #include "memory.h"
-#include "size.h"
 #include "tensor_class.h"
 #include "text.h"
 

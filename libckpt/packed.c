@@ -7,7 +7,6 @@
 #include "file_ops.h"
 #include "memory.h"
 #include "packed_index.h"
-#include "size.h"
 #include "values.h"
 
 typedef struct {

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "memory.h"
-#include "size.h"
 #include "zblock.h"
 
 enum { SLOTS_MAX = 32, MEMORY_SHARE = 8 };

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "encoding.h"
-#include "scale.h"
 #include "size.h"
 #include "stored_form.h"
 #include "text.h"

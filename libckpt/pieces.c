@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "size.h"
 
 ckpt_code pieces_begin(ckpt_store *store, ckpt_catalog *keys, ckpt_error *err)
 {

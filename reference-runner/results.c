@@ -10,7 +10,6 @@
 #include "libckpt/json.h"
 #include "number.h"
 #include "libckpt/safetensors_header.h"
-#include "libckpt/size.h"
 #include "libckpt/zfile.h"
 
 typedef enum {

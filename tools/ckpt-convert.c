@@ -1,6 +1,5 @@
 /* ckpt-convert: change the encoding, names or files of a checkpoint, exactly. */
 #include "convert_command.h"
-#include "formats/hf.h"
 #include "remote_places.h"
 
 static convert_command opt = { .common = CLI_COMMON_DEFAULTS,  };

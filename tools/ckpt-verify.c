@@ -18,10 +18,8 @@
 #include "formats/ids.h"
 #include "formats/mp.h"
 #include "formats/notes.h"
-#include "verify/certificate_read.h"
 #include "verify/check.h"
 #include "verify/compare.h"
-#include "verify/manifest.h"
 #include "libckpt/text.h"
 
 enum { LINES_MAX = 20 };           /* lines of a list printed as text */

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "libckpt/clock.h"
 #include "run_devices.h"
 #include "libckpt/json.h"
 #include "libckpt/size.h"

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "convert_plan.h"
-#include "formats/hf.h"
 #include "formats/notes.h"
 #include "libckpt/size.h"
 #include "libckpt/text.h"

@@ -8,7 +8,6 @@
 #include "config_rewrite.h"
 #include "formats/config_scheme.h"
 #include "formats/hf.h"
-#include "libckpt/json.h"
 
 const char *job_output_directory(const job_output *output)
 {

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 
 #include "convert_private.h"
-#include "formats/notes.h"
 #include "libckpt/text.h"
 
 /* Tensors of one input that are converted: of the source, or of --fill-from. */

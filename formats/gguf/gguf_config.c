@@ -9,7 +9,6 @@
 #include "libckpt/config_number.h"
 #include "libckpt/float_text.h"
 #include "libckpt/json.h"
-#include "libckpt/size.h"
 
 enum { BLOCKS_MAX = 4096 };
 

@@ -6,7 +6,6 @@
 
 #include "libckpt/arena.h"
 #include "pickle.h"
-#include "libckpt/size.h"
 #include "zip_archive.h"
 
 enum { OBJECT_BYTES_MAX = 64 << 20, TEXT_MAX = 1 << 20 };

@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "dcp_names.h"
-#include "libckpt/file.h"
 #include "pickle.h"
 #include "libckpt/memory.h"
 #include "libckpt/size.h"

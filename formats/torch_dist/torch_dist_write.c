@@ -6,7 +6,6 @@
 #include "common_pt.h"
 #include "dcp_metadata.h"
 #include "libckpt/config_number.h"
-#include "libckpt/json.h"
 #include "libckpt/size.h"
 #include "torch_dist.h"
 #include "torch_dist_state.h"

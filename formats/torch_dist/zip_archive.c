@@ -8,7 +8,6 @@
 #include "libckpt/memory.h"
 #include "libckpt/recognise.h"
 #include "libckpt/size.h"
-#include "zip_item.h"
 
 enum {
     LOCAL_BYTES = 30, CENTRAL_BYTES = 46, END_BYTES = 22, END64_BYTES = 56, LOCATOR_BYTES = 20,

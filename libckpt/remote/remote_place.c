@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "libckpt/hub/hub_name.h"
-#include "libckpt/text.h"
 #include "remote_folder.h"
 #include "remote_network.h"
 #include "remote_plain.h"

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "cpu.h"
-#include "reference-runner/number.h"
 #include "reference-runner/plain.h"
 #include "libckpt/size.h"
 

@@ -14,7 +14,6 @@
 #include <xxhash.h>
 
 #include "libckpt/sha256.h"
-#include "libckpt/sink.h"
 #include "memory_source.h"
 
 enum { UNIT = 1024 };

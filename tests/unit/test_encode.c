@@ -12,7 +12,6 @@
 
 #include "memory_source.h"
 #include "libckpt/scale.h"
-#include "libckpt/values.h"
 
 static const float fp4_values[8] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6 };
 

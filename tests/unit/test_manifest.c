@@ -4,8 +4,6 @@
 #include "file_faults.h"
 
 #include "libckpt/digest.h"
-#include "libckpt/sink.h"
-#include "libckpt/zfile.h"
 #include "memory_source.h"
 
 static memory_source *source;

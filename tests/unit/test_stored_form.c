@@ -10,7 +10,6 @@
 #include "libckpt/digest.h"
 #include "libckpt/map.h"
 #include "libckpt/output.h"
-#include "libckpt/size.h"
 #include "libckpt/stored_form.h"
 #include "memory_folder.h"
 #include "memory_source.h"

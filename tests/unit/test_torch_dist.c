@@ -11,7 +11,6 @@
 
 #include "formats/torch_dist/torch_dist.h"
 #include "formats/torch_dist/torch_dist_state.h"
-#include "formats/torch_dist/zip_item.h"
 #include "libckpt/json.h"
 #include "split_keys.h"
 

@@ -8,7 +8,6 @@
 #include "download_run.h"
 #include "libckpt/clock.h"
 #include "libckpt/memory.h"
-#include "libckpt/size.h"
 
 /* ---- the end of a file ---- */
 
