@@ -19,11 +19,9 @@
 /* Exists while the tensors of a directory are changed in place: some may be changed already. */
 #define HF_CHANGE_JOURNAL ".ckpt-delta-journal"
 #define HF_INDEX_FILE "model.safetensors.index.json"
+enum { HF_INDEX_BYTES_MAX = 1 << 28 };
 
 extern const ckpt_format format_hf;
 extern const ckpt_format format_safetensors_file;
-
-/* "model-00002-of-00046.safetensors", or "model.safetensors" for the only one. i counts from 0. */
-void hf_file_name(size_t i, size_t count, char out[FORMAT_NAME_BYTES]);
 
 #endif

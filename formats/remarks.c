@@ -11,7 +11,7 @@
 #include "notes.h"
 #include "libckpt/recognise.h"
 
-enum { INDEX_BYTES_MAX = 1 << 28, RELEASE_BYTES_MAX = 255 };
+enum { RELEASE_BYTES_MAX = 255 };
 
 /* A single file of several. */
 static ckpt_code remark_part(ckpt_checkpoint *c, ckpt_error *err)
@@ -152,7 +152,7 @@ static ckpt_code remark_total(ckpt_checkpoint *c, ckpt_error *err)
 
     if (!c->has_index)
         return CKPT_OK;
-    code = folder_read_all(c->place.folder, HF_INDEX_FILE, INDEX_BYTES_MAX, &text, err);
+    code = folder_read_all(c->place.folder, HF_INDEX_FILE, HF_INDEX_BYTES_MAX, &text, err);
     if (code == CKPT_OK)
         code = find_total(&text, &said_bytes, &found, err);
     for (size_t i = 0; i < ckpt_catalog_count(stored); i++)
