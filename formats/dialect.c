@@ -13,7 +13,8 @@
 
 /* ---- writing ---- */
 
-int dialect_is_stacked(const ckpt_map *map)
+/* 1 when the map stores all layers in one key, whose first dimension is the layer. */
+static int is_stacked(const ckpt_map *map)
 {
     for (size_t i = 0; i < map->stage_count; i++)
         if (map->stages[i].is_stacked)
@@ -41,7 +42,7 @@ ckpt_code dialect_choose(const dialect_wanted *wanted, const char **out, ckpt_er
         if (code != CKPT_OK)
             return code;
         has_keys = wanted->layer_keys == NULL ||
-                   dialect_is_stacked(map) == (strcmp(wanted->layer_keys, "stacked") == 0);
+                   is_stacked(map) == (strcmp(wanted->layer_keys, "stacked") == 0);
         is_own = wanted->dialect == NULL || map_find_dialect(map, wanted->dialect) != NULL;
         map_free(map);
         if (has_keys && is_own) {

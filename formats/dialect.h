@@ -24,7 +24,4 @@ ckpt_code dialect_choose(const dialect_wanted *wanted, const char **out, ckpt_er
  * decides and the maps would read different values. */
 ckpt_code dialect_settle(ckpt_checkpoint *c, ckpt_error *err);
 
-/* 1 when the map stores all layers in one key, whose first dimension is the layer. */
-int dialect_is_stacked(const ckpt_map *map);
-
 #endif

@@ -75,7 +75,8 @@ const ckpt_encoding *encoding_at(encoding_id id)
     return &scaled[id];
 }
 
-const ckpt_encoding *encoding_plain(ckpt_dtype dtype)
+/* The encoding of plain elements; NULL when they are not decoded. */
+static const ckpt_encoding *plain_encoding(ckpt_dtype dtype)
 {
     return plain[dtype].rows == NULL ? NULL : &plain[dtype];
 }
@@ -85,7 +86,7 @@ const ckpt_encoding *encoding_codes(ckpt_dtype dtype)
     static const ckpt_encoding int8 = { .codes = CKPT_I8, .rows = &encoding_rows_int8_codes };
     static const ckpt_encoding int4 = { .codes = CKPT_I4, .rows = &encoding_rows_int4_codes };
 
-    return dtype == CKPT_I8 ? &int8 : dtype == CKPT_I4 ? &int4 : encoding_plain(dtype);
+    return dtype == CKPT_I8 ? &int8 : dtype == CKPT_I4 ? &int4 : plain_encoding(dtype);
 }
 
 static encoding_id find(ckpt_dtype codes, uint64_t block_rows, uint64_t block_cols,
@@ -117,7 +118,7 @@ const ckpt_encoding *encoding_of(const ckpt_tensor *t)
     const encoding_id id = encoding_id_of(t);
 
     if (t->scale_dtype == CKPT_NONE)
-        return t->tensor_scale == CKPT_TENSOR_SCALE_NONE ? encoding_plain(t->dtype) : NULL;
+        return t->tensor_scale == CKPT_TENSOR_SCALE_NONE ? plain_encoding(t->dtype) : NULL;
     return id == ENCODING_COUNT || (scaled[id].scales & BIT(t->scale_dtype)) == 0 ? NULL
                                                                                  : &scaled[id];
 }

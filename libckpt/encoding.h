@@ -89,8 +89,6 @@ encoding_id encoding_find(ckpt_dtype codes, uint64_t block_rows, uint64_t block_
  * in the table. */
 encoding_id encoding_id_of(const ckpt_tensor *tensor);
 
-/* The encoding of plain elements; NULL when they are not decoded. */
-const ckpt_encoding *encoding_plain(ckpt_dtype dtype);
 /* The encoding that decodes codes without their scales, as floats. */
 const ckpt_encoding *encoding_codes(ckpt_dtype dtype);
 

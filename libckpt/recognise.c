@@ -58,7 +58,8 @@ static const struct {
     { "<html", 5, "is a web page instead of the file: the download failed" },
 };
 
-const char *recognise_bytes(const void *bytes, size_t size)
+/* "is a GGUF file, ..."; NULL: unknown. */
+static const char *kind_of_bytes(const void *bytes, size_t size)
 {
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
         if (size >= heads[i].count && memcmp(bytes, heads[i].bytes, heads[i].count) == 0)
@@ -69,7 +70,7 @@ const char *recognise_bytes(const void *bytes, size_t size)
 ckpt_code recognise_refused(ckpt_code code, const void *bytes, size_t size, const char *subject,
                             ckpt_error *err)
 {
-    const char *what = code == CKPT_E_FORMAT ? recognise_bytes(bytes, size) : NULL;
+    const char *what = code == CKPT_E_FORMAT ? kind_of_bytes(bytes, size) : NULL;
 
     return what == NULL ? code : ckpt_fail(err, code, "'%s' %s", subject, what);
 }
@@ -141,7 +142,7 @@ int recognise_head(const ckpt_file *file, char out[RECOGNISE_BYTES])
 
     if (file_read_at(file, 0, head, size, NULL) != CKPT_OK)
         return 0;
-    what = recognise_bytes(head, size);
+    what = kind_of_bytes(head, size);
     if (what == NULL && !is_called_so && is_safetensors(head, size))
         what = "looks like a safetensors file: rename it so that its name ends in '.safetensors'";
     if (what == NULL && is_called_so && is_text(head, size)) {

@@ -12,9 +12,6 @@
 
 enum { RECOGNISE_BYTES = 512 };
 
-/* Describe a file by its first bytes: "is a GGUF file, ..."; NULL: unknown. */
-const char *recognise_bytes(const void *bytes, size_t size);
-
 /* If `code` is CKPT_E_FORMAT and the bytes are recognised, replace the error by one that says what
  * `subject` is. Returns `code`. */
 ckpt_code recognise_refused(ckpt_code code, const void *bytes, size_t size, const char *subject,

@@ -14,7 +14,6 @@
 enum {
     ZSPARSE_BLOCK_BYTES = 1 << 17,          /* of content; only the last block is shorter */
     ZSPARSE_WINDOW_LOG = 17,                /* of its frames */
-    ZSPARSE_HEAD_BYTES = 14,                /* most bytes of a frame's head */
     ZSPARSE_PACKED_BYTES = 1 << 18          /* most bytes that a block needs while it is packed */
 };
 

@@ -71,7 +71,7 @@ static ckpt_code refill(gguf_scan *s)
     return code;
 }
 
-ckpt_code gguf_scan_bytes(gguf_scan *s, void *out, size_t size, const char *what)
+static ckpt_code scan_bytes(gguf_scan *s, void *out, size_t size, const char *what)
 {
     char *at = out;
 
@@ -105,12 +105,12 @@ ckpt_code gguf_scan_skip(gguf_scan *s, uint64_t size, const char *what)
 
 ckpt_code gguf_scan_u32(gguf_scan *s, uint32_t *out, const char *what)
 {
-    return gguf_scan_bytes(s, out, sizeof *out, what);
+    return scan_bytes(s, out, sizeof *out, what);
 }
 
 ckpt_code gguf_scan_u64(gguf_scan *s, uint64_t *out, const char *what)
 {
-    return gguf_scan_bytes(s, out, sizeof *out, what);
+    return scan_bytes(s, out, sizeof *out, what);
 }
 
 ckpt_code gguf_scan_number(gguf_scan *s, gguf_kind kind, uint64_t *out, const char *what)
@@ -119,7 +119,7 @@ ckpt_code gguf_scan_number(gguf_scan *s, gguf_kind kind, uint64_t *out, const ch
     ckpt_code code;
 
     *out = 0;
-    if ((code = gguf_scan_bytes(s, out, size, what)) != CKPT_OK)
+    if ((code = scan_bytes(s, out, size, what)) != CKPT_OK)
         return code;
     if (kind == GGUF_I8 || kind == GGUF_I16 || kind == GGUF_I32) {
         const unsigned shift = 64 - 8 * size;
@@ -152,7 +152,7 @@ static int is_utf8(const char *text, size_t size)
 
 ckpt_code gguf_scan_text(gguf_scan *s, char *out, size_t size, const char *what)
 {
-    const ckpt_code code = gguf_scan_bytes(s, out, size, what);
+    const ckpt_code code = scan_bytes(s, out, size, what);
 
     if (code != CKPT_OK)
         return code;

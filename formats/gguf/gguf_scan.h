@@ -38,7 +38,6 @@ typedef struct {
 
 void gguf_scan_begin(gguf_scan *s, const ckpt_file *file, uint64_t offset, ckpt_error *err);
 
-ckpt_code gguf_scan_bytes(gguf_scan *s, void *out, size_t size, const char *what);
 ckpt_code gguf_scan_u32(gguf_scan *s, uint32_t *out, const char *what);
 ckpt_code gguf_scan_u64(gguf_scan *s, uint64_t *out, const char *what);
 /* A number of this kind: integers sign-extended, BOOL, the bits of F32 and F64. */

@@ -57,7 +57,6 @@ uint64_t pickle_memory_bytes(const pickle *p);           /* held now */
 
 /* All of these accept NULL for an absent value, which has no kind and no items. */
 int pickle_is(const pickle_value *v, pickle_kind kind);
-const char *pickle_kind_name(const pickle_value *v);     /* "list", for errors */
 /* 1 and *out when the value is of that kind (no conversions, but a bool is no int). */
 int pickle_bool(const pickle_value *v, int *out);
 int pickle_i64(const pickle_value *v, int64_t *out);

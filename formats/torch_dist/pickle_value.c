@@ -31,19 +31,6 @@ int pickle_is(const pickle_value *v, pickle_kind kind)
     return v != NULL && v->kind == kind;
 }
 
-const char *pickle_kind_name(const pickle_value *v)
-{
-    static const char *const names[] = {
-        [PICKLE_NULL] = "None", [PICKLE_BOOL] = "bool", [PICKLE_INT] = "int",
-        [PICKLE_BIG] = "int beyond 64 bits", [PICKLE_DOUBLE] = "float", [PICKLE_TEXT] = "str",
-        [PICKLE_BYTES] = "bytes", [PICKLE_TUPLE] = "tuple", [PICKLE_LIST] = "list",
-        [PICKLE_SET] = "set", [PICKLE_DICT] = "dict", [PICKLE_GLOBAL] = "global",
-        [PICKLE_OBJECT] = "object", [PICKLE_PERSISTENT] = "persistent id",
-    };
-
-    return v == NULL ? "nothing" : names[v->kind];
-}
-
 int pickle_bool(const pickle_value *v, int *out)
 {
     if (!pickle_is(v, PICKLE_BOOL))

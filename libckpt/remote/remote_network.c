@@ -124,7 +124,7 @@ static void cancel_all(remote_session *s)
     }
 }
 
-void *remote_network_run(void *session)
+static void *run_network(void *session)
 {
     remote_session *s = session;
     ckpt_error err;
@@ -158,7 +158,7 @@ ckpt_code remote_network_open(remote_session *s, ckpt_error *err)
     s->network = calloc(1, sizeof *s->network);
     if (s->network == NULL)
         return ckpt_fail_memory(err, "transfers", sizeof *s->network);
-    if (pthread_create(&s->thread, NULL, remote_network_run, s) != 0)
+    if (pthread_create(&s->thread, NULL, run_network, s) != 0)
         return ckpt_fail(err, CKPT_E_MEMORY, "cannot start a thread for '%s'", s->root);
     s->is_started = 1;
     return CKPT_OK;

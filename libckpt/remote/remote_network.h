@@ -7,9 +7,9 @@
 
 #include "remote_state.h"
 
+/* Start the thread; it ends in remote_network_close. */
 ckpt_code remote_network_open(remote_session *s, ckpt_error *err);
 void remote_network_wake(remote_session *s);
-void *remote_network_run(void *session);
 void remote_network_close(remote_session *s);
 
 #endif

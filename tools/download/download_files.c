@@ -116,7 +116,8 @@ void segment_stop(segment *s)
     s->state = s->at == s->end ? SEGMENT_DONE : SEGMENT_FREE;
 }
 
-int file_halve_segments(dfile *file)
+/* Use smaller segments from now on; 0: they already have the minimum size. */
+static int halve_segments(dfile *file)
 {
     uint64_t most = 0;
 
@@ -362,7 +363,7 @@ int file_lose_url(dfile *file, const char *host, unsigned status)
 
     /* Some data hosts refuse ranges that they consider too large with a plain 400. From the second
      * 400 on, smaller ranges are tried as long as possible, and the count of URLs starts over. */
-    if (status == 400 && ++file->bad_requests >= 2 && file_halve_segments(file)) {
+    if (status == 400 && ++file->bad_requests >= 2 && halve_segments(file)) {
         file->bad_requests = 0;
         file->refreshes = 0;
     }

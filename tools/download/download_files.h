@@ -95,8 +95,6 @@ void file_advance(dfile *file);
 
 /* Split the remainder of a segment in half and return the second one; NULL: out of memory. */
 segment *segment_split(segment *s);
-/* Use smaller segments from now on; 0: they already have the minimum size. */
-int file_halve_segments(dfile *file);
 /* Ranges do not work: use one segment from the first missing byte on. */
 void file_go_single(dfile *file);
 
