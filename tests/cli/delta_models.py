@@ -6,8 +6,6 @@ import numpy as np
 
 from interop.delta_reader import tensors_of
 
-SIZES = {"BF16": 2, "F32": 4, "I64": 8, "F8_E4M3": 1, "F8_E8M0": 1, "I8": 1}
-
 
 def drift(base, target, share=0.01, seed=1, only=None):
     """A copy of `base` with a share of the elements changed, by one bit each."""

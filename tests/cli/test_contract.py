@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from corrupt.files import Tensor, file_bytes
-from conftest import BUILD, ROOT, SANITIZER, run_tool
+from conftest import BUILD, ROOT, run_tool
 
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("ckpt-*.c"))
 COMMON = ["--json", "--quiet", "--threads", "--memory"]

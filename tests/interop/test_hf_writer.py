@@ -11,8 +11,7 @@ from corrupt.files import INDEX, file_bytes, read_file
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors.torch")
-value_digest = pytest.importorskip("interop.value_digest")
-worker = pytest.importorskip("interop.hf_writer_worker")
+from interop import hf_writer_worker as worker, value_digest     # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from cli.kernels import tool      # noqa: F401
 from corrupt.files import Model, Tensor, read_file, tensor_files
 
 torch = pytest.importorskip("torch")
-value_digest = pytest.importorskip("interop.value_digest")
+from interop import value_digest     # noqa: E402
 
 X = "m.o_proj"
 WEIGHTS = {"type": "int", "num_bits": 4, "strategy": "group", "group_size": 32, "symmetric": True,

@@ -8,8 +8,8 @@ import pytest
 from corrupt.files import INDEX, Tensor, file_bytes, read_file, tensor_files
 
 torch = pytest.importorskip("torch")
-value_digest = pytest.importorskip("interop.value_digest")
 import torch.distributed.checkpoint as dcp          # noqa: E402
+from interop import value_digest                    # noqa: E402
 from interop.test_int4 import products              # noqa: E402
 
 

@@ -23,7 +23,8 @@ from corrupt.files import Model, Tensor, read_header
 from interop.numpy_codes import e2m1, e4m3, e8m0
 
 # Needs torch, whose classes .metadata holds, too.
-xxhash = pytest.importorskip("interop.value_digest").xxhash
+pytest.importorskip("torch")
+from interop.value_digest import xxhash     # noqa: E402
 
 BATCHES, PER_BATCH = (40 if RELEASE else 6), 50
 SEED = int(os.environ.get("CKPT_SEED", "20260901"))

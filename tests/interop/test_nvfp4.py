@@ -15,7 +15,7 @@ from corrupt.files import Model, Tensor, read_file, tensor_files
 from interop.numpy_codes import e2m1, e4m3
 
 torch = pytest.importorskip("torch")
-value_digest = pytest.importorskip("interop.value_digest")
+from interop import value_digest     # noqa: E402
 
 X = "m.o_proj"
 MODELOPT = {"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16}

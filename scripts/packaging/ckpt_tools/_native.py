@@ -9,7 +9,6 @@ from ctypes import c_uint32, c_uint64, c_void_p
 RANK_MAX = 8
 ERROR_BYTES = 1024
 DIFFERENCE_BYTES = 256
-DIGEST_HEX = 33
 ROOT_HEX = 65
 SIGNAL_SECONDS = 0.1    # within so long a signal's handler runs while a call works
 PROGRESS = ctypes.CFUNCTYPE(None, c_void_p, c_uint64, c_uint64)
