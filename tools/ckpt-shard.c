@@ -92,7 +92,8 @@ static const cli_command command = {
         "always BF16, as the reference code requires. torch_dist holds BF16. Without --mtp neither "
         "it nor GGUF has a next-token block: restore it with --fill-from. In GGUF, FP4 experts "
         "keep their codes and scales (MXFP4, NVFP4), other weights are BF16 and what element-wise "
-        "operations take is F32: the same values, or a refusal. The first file has the value "
+        "operations take is F32: the same values, or a refusal. Tables of expert ids are read "
+        "first, with --dry-run, too: an id of no expert is refused. The first file has the value "
         "digest in its key ckpt.value_root."
         "\n\n" REMOTE_HELP("SRC, --like and --fill-from"),
     .examples = "ckpt-shard --layout mp --mp 8 DeepSeek-V4-Flash Flash-mp8\n"

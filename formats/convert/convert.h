@@ -121,8 +121,8 @@ void convert_summarise(const convert_job *job, convert_summary *out);
 const char *convert_file(const convert_job *job, size_t i, uint64_t *size_bytes);
 /* Append the names of the files that the run writes: weights and files copied along. */
 ckpt_code convert_list_files(const convert_job *job, file_list *out, ckpt_error *err);
-/* Instead of convert_run: refuse the places that it would refuse, and change nothing. Data is not
- * looked at. */
+/* Instead of convert_run: refuse the places that it would refuse, and change nothing. Of the data
+ * only tables of expert ids are looked at, where convert_run refuses wrong ones. */
 ckpt_code convert_check_run(convert_job *job, ckpt_error *err);
 /* The same for the space on the disk. */
 ckpt_code convert_check_space(const convert_job *job, ckpt_error *err);

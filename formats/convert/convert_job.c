@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "convert_private.h"
+#include "formats/ids.h"
 
 ckpt_code convert_plan(const convert_options *options, convert_job **out, ckpt_error *err)
 {
@@ -68,9 +69,17 @@ ckpt_code convert_list_files(const convert_job *job, file_list *out, ckpt_error 
     return convert_name_files(job->plan, out, err);
 }
 
+ckpt_code convert_check_ids(const job_plan *plan, ckpt_error *err)
+{
+    return plan->options.format->checks_ids && plan->options.feed == NULL
+               ? checkpoint_check_ids(plan->source, err) : CKPT_OK;
+}
+
 ckpt_code convert_check_run(convert_job *job, ckpt_error *err)
 {
-    return job_output_check_begin(&job->output, err);
+    const ckpt_code code = convert_check_ids(job->plan, err);
+
+    return code == CKPT_OK ? job_output_check_begin(&job->output, err) : code;
 }
 
 ckpt_code convert_check_space(const convert_job *job, ckpt_error *err)

@@ -11,6 +11,12 @@ struct convert_job {
     job_result result;
 };
 
+/* ---- convert_job.c ---- */
+
+/* Refuse ids of nonexistent experts in the tables of the source, if readers of the target do not
+ * check them. */
+ckpt_code convert_check_ids(const job_plan *plan, ckpt_error *err);
+
 /* ---- convert_root.c ---- */
 
 /* Fail if the source holds another root than that of the values that were read. */

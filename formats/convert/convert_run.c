@@ -4,7 +4,6 @@
 
 #include "convert_feed_copy.h"
 #include "convert_private.h"
-#include "formats/ids.h"
 #include "libckpt/clock.h"
 #include "libckpt/options.h"
 
@@ -310,10 +309,8 @@ static ckpt_code run_steps(convert_job *job, ckpt_error *err)
 
     if ((code = look_for_result(job, err)) != CKPT_OK || result->is_there)
         return code;
-    if (plan->options.format->checks_ids && plan->options.feed == NULL &&
-        (code = checkpoint_check_ids(plan->source, err)) != CKPT_OK)
-        return code;
-    if ((code = job_output_begin(output, err)) != CKPT_OK ||
+    if ((code = convert_check_ids(plan, err)) != CKPT_OK ||
+        (code = job_output_begin(output, err)) != CKPT_OK ||
         (code = check_room(plan, output, err)) != CKPT_OK ||
         (code = run_pipeline(job, err)) != CKPT_OK ||
         (code = check_unchanged(plan, result, output_journal(output->partial), err)) != CKPT_OK)

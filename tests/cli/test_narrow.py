@@ -55,6 +55,16 @@ def test_they_are_told_in_every_layout(ckpt, golden_a, tmp_path):
     assert any("id outside" in n for n in notes(ckpt, tmp_path / "dist"))
 
 
+@pytest.mark.parametrize("bad", [EXPERTS, -1, 1 << 40])
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_gguf_with_an_id_of_no_expert_is_refused_first(ckpt, golden_a, tmp_path, bad, more):
+    path, _ = with_ids(golden_a, tmp_path / "in", {(2, 1): bad})
+    err = ckpt("ckpt-shard", "--layout", "gguf", "--without-tokenizer", *more, path,
+               tmp_path / "out", check=2).err
+    assert f"tensor '{TABLE}' has 1 id outside of 0 .. {EXPERTS - 1}, the first is {bad} in" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
 @pytest.mark.parametrize("options", [[], ["--allow-lossy"]])
 def test_an_id_beyond_the_layouts_integers_is_refused(ckpt, golden_a, tmp_path, options):
     """torch_dist has I32; no rounding makes an id fit."""
