@@ -10,6 +10,7 @@
 
 #include "output_private.h"
 #include "replaceable.h"
+#include "text.h"
 
 const char output_partial_suffix[] = ".partial";
 const char output_replaced_suffix[] = ".ckpt-replaced";
@@ -31,8 +32,12 @@ char *output_with_suffix(const char *path, const char *suffix)
 
 ckpt_code output_fail_exists(const char *path, const char *layout, int overwrite, ckpt_error *err)
 {
+    struct stat status;
     ckpt_error why;
 
+    if (lstat(path, &status) == 0 && !S_ISDIR(status.st_mode) && !S_ISREG(status.st_mode) &&
+        !S_ISLNK(status.st_mode))
+        return replaceable_check(path, layout, err);     /* a device: nobody moves it away */
     if (overwrite == OUTPUT_NEVER_REPLACES)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists: move it away or choose another "
                          "name", path);
@@ -58,6 +63,18 @@ static int is_remote(const char *path)
 
     return size > 0 && path[size] == ':' &&
            (path[size + 1] == '/' || memchr(path, '@', size) != NULL);
+}
+
+/* Programs that write one file are told its name: here it would be that of a folder. */
+static ckpt_code check_ending(const char *path, ckpt_error *err)
+{
+    static const char *const endings[] = { ".gguf", ".safetensors" };
+
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
+        if (text_ends_with(path, endings[i]) && !file_exists(path))
+            return ckpt_fail(err, CKPT_E_USAGE, "'%s' would be a folder with files in it, not a "
+                             "file: choose a name without '%s'", path, endings[i]);
+    return CKPT_OK;
 }
 
 /* Refuse a path that cannot be the target of a rename. `path` has no slash at its end. */
@@ -111,7 +128,7 @@ ckpt_code output_check(const char *path, const char *layout, int overwrite, ckpt
         return ckpt_fail(err, CKPT_E_USAGE, "the output path is empty");
     if ((bare = output_with_suffix(path, "")) == NULL)
         return ckpt_fail_memory(err, "a path", strlen(path));
-    if ((code = check_name(bare, err)) == CKPT_OK)
+    if ((code = check_name(bare, err)) == CKPT_OK && (code = check_ending(bare, err)) == CKPT_OK)
         code = file_check_name(
             bare, strlen(overwrite > 0 ? output_replaced_suffix : output_partial_suffix), err);
     free(bare);

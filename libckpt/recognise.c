@@ -2,6 +2,8 @@
 #include "recognise.h"
 
 #include <ctype.h>
+#include <dirent.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +12,7 @@
 #include <unistd.h>
 
 #include "file.h"
+#include "nearest.h"
 #include "size.h"
 #include "text.h"
 
@@ -461,6 +464,11 @@ static int recognise_shell(const char *path, char out[RECOGNISE_BYTES])
                  "begins with it, and not after '='");
         return 1;
     }
+    if (strpbrk(path, "*?$") != NULL) {
+        snprintf(out, RECOGNISE_BYTES, "does not exist: a shell replaces *, ? and $ where they are "
+                 "not quoted");
+        return 1;
+    }
     while (size > 0 && path[size - 1] == '/')
         size--;
     snprintf(file, sizeof file, "%.*s", (int)size, path);
@@ -470,6 +478,51 @@ static int recognise_shell(const char *path, char out[RECOGNISE_BYTES])
     return 1;
 }
 
+/* "a,b": the first is there. */
+static int recognise_list(const char *path, char out[RECOGNISE_BYTES])
+{
+    char first[256];
+    const size_t size = strcspn(path, ",");
+
+    snprintf(first, sizeof first, "%.*s", (int)size, path);
+    if (path[size] == '\0' || size == 0 || size >= sizeof first || !file_exists(first))
+        return 0;
+    snprintf(out, RECOGNISE_BYTES, "does not exist: '%s' does, paths are separate arguments",
+             first);
+    return 1;
+}
+
+/* A name beside it that differs by one or two letters. */
+static int recognise_misspelt(const char *path, char out[RECOGNISE_BYTES])
+{
+    enum { ENTRIES_MAX = 4096, DISTANCE_MAX = 2, SHORTEST = 3 };
+    const char *slash = strrchr(path, '/');
+    const char *name = slash == NULL ? path : slash + 1;
+    char folder[256] = ".";
+    char best[NAME_MAX + 1] = "";
+    unsigned distance = DISTANCE_MAX + 1;
+    const struct dirent *entry;
+    DIR *entries;
+
+    if (slash != NULL)
+        snprintf(folder, sizeof folder, "%.*s", (int)size_max(1, (size_t)(slash - path)), path);
+    if (strlen(name) < SHORTEST || (entries = opendir(folder)) == NULL)
+        return 0;
+    for (unsigned i = 0; i < ENTRIES_MAX && (entry = readdir(entries)) != NULL; i++) {
+        const unsigned far = name_distance(name, entry->d_name);
+
+        if (entry->d_name[0] != '.' && far < distance && 2 * far <= strlen(name)) {
+            distance = far;
+            snprintf(best, sizeof best, "%s", entry->d_name);
+        }
+    }
+    closedir(entries);
+    if (best[0] != '\0')
+        snprintf(out, RECOGNISE_BYTES, "does not exist; did you mean '%.*s%.255s'?",
+                 slash == NULL ? 0 : (int)size_min(256, (size_t)(name - path)), path, best);
+    return best[0] != '\0';
+}
+
 static int recognise_missing(const char *path, char out[RECOGNISE_BYTES])
 {
     const char *colon = strchr(path, ':');
@@ -477,7 +530,8 @@ static int recognise_missing(const char *path, char out[RECOGNISE_BYTES])
     char owner[256];
     size_t size;
 
-    if (recognise_shell(path, out) || recognise_url(path, out) || recognise_address(path, out))
+    if (recognise_url(path, out) || recognise_address(path, out) || recognise_shell(path, out) ||
+        recognise_list(path, out) || recognise_misspelt(path, out))
         return 1;
     host = strchr(path, '@');
     host = host == NULL || colon == NULL || host > colon ? path : host + 1;
@@ -513,11 +567,25 @@ static int recognise_link(const char *path, char out[RECOGNISE_BYTES])
     return 1;
 }
 
+/* A path that names neither a file nor a folder. */
+static int recognise_special(const char *path, char out[RECOGNISE_BYTES])
+{
+    struct stat status;
+
+    if (stat(path, &status) != 0 || S_ISREG(status.st_mode) || S_ISDIR(status.st_mode))
+        return 0;
+    snprintf(out, RECOGNISE_BYTES, "is a %s, not a file or folder",
+             S_ISFIFO(status.st_mode) ? "named pipe" : S_ISSOCK(status.st_mode) ? "socket"
+                                                                               : "device");
+    return 1;
+}
+
 int recognise_place(const folder_place *place, char out[RECOGNISE_BYTES])
 {
     if (place->name == NULL)
         return recognise_folder(place->folder, out);
     if (!folder_has(place->folder, place->name))
         return recognise_missing(place->path, out);
-    return recognise_link(place->path, out) || recognise_file(place, out);
+    return recognise_special(place->path, out) || recognise_link(place->path, out) ||
+           recognise_file(place, out);
 }

@@ -51,6 +51,7 @@ const cli_command certificate_command = {
     .options = options,
     .arg_min = 1,
     .arg_max = 2,
+    .surplus = "one copy at a time",
 };
 
 /* State of one run. */

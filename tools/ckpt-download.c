@@ -306,8 +306,8 @@ static ckpt_code take_options(session *s, const cli_args *args, ckpt_error *err)
     if (opt.try_count < 1 || opt.try_count > 200)
         return fail_usage(err, "'--tries': expected 1 to 200");
     if (opt.rate != NULL && (!cli_parse_size(opt.rate, &rate_bytes) || rate_bytes == 0))
-        return fail_usage(err, "'--limit-rate': expected bytes per second like 500k, 50M or "
-                          "1.5GiB");
+        return hub_fail(HUB_USAGE, err, "'--limit-rate': expected bytes per second like 500k, 50M "
+                        "or 1.5GiB, got '%s'", opt.rate);
     o->repo = s->name.repo;
     o->type = s->name.type != NULL ? s->name.type : opt.type != NULL ? opt.type : "model";
     o->revision = s->name.revision[0] != '\0' ? s->name.revision : opt.revision;

@@ -108,7 +108,7 @@ static const cli_command check_command = {
     .rules = check_rules,
     .arg_min = 1,
     .arg_max = 1,
-    .surplus = "two checkpoints are compared by ckpt-verify compare",
+    .surplus = "a manifest is given with --manifest, two checkpoints by ckpt-verify compare",
 };
 
 static const cli_option compare_options_table[] = {

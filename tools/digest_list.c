@@ -94,6 +94,9 @@ ckpt_code digest_list_read(const char *path, digest_list *out, ckpt_error *err)
             *next++ = '\0';
         if (*line == '\0')
             continue;
+        if (number == 1 && line[0] == '{')
+            return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is JSON, not a list of digests: a manifest "
+                             "is for ckpt-verify check --manifest", path);
         if (!parse_line(line, &out->entries[out->count]))
             return ckpt_fail(err, CKPT_E_FORMAT, "'%s', line %zu: expected a root of %d hex "
                              "digits, two blanks and a path, as `ckpt-verify digest` prints "

@@ -58,6 +58,7 @@ const cli_command mutate_command = {
     .words = words,
     .arg_min = 0,
     .arg_max = 1,
+    .surplus = "faults are made in what is read, nothing is written",
 };
 
 /* Find the requested kinds. *out: by kind, 1 if requested; NULL: all are. */

@@ -291,24 +291,10 @@ static ckpt_code take_share(job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* Programs that write one file are told its name: here it would be that of a folder. */
-static ckpt_code check_folder_name(const char *target, ckpt_error *err)
-{
-    static const char *const endings[] = { ".gguf", SAFETENSORS_SUFFIX };
-
-    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
-        if (text_ends_with(target, endings[i]) && !file_exists(target))
-            return ckpt_fail(err, CKPT_E_USAGE, "'%s' would be a folder with files in it, not a "
-                             "file: choose a name without '%s'", target, endings[i]);
-    return CKPT_OK;
-}
-
 ckpt_code convert_check_target(const convert_options *options, ckpt_error *err)
 {
-    ckpt_code code = check_apart(options, err);
+    const ckpt_code code = check_apart(options, err);
 
-    if (code == CKPT_OK)
-        code = check_folder_name(options->target, err);
     /* An existing DST may have been made by other shares of this job: it is compared later. */
     if (code != CKPT_OK || (options->share_count > 1 && file_is_directory(options->target)))
         return code;

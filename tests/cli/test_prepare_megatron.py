@@ -317,6 +317,9 @@ def test_a_stage_that_fails_stops_the_chain(prepare, tmp_path):
     (("--model-name", "a/b"), "without a folder"), (("--stages", "train"), "stage 'train'"),
     (("--model-dir",), "lacks its value"), (("--datasets", "own"), "ORG/NAME"),
     (("--model-dir=",), "'--model-dir' is empty"), (("--hf-checkpoint", ""), "is empty"),
+    (("--model-name", "--dry-run"), "'--model-name' lacks its value"),
+    (("--stages", "fp8,,copy"), "something is missing between commas"),
+    (("--version",), "unknown option '--version'"),
     (("--hf-checkpoint", "hf://a/b"), "'hf://a/b': expected a folder"),
     (("--frobnicate", "1"), "unknown option"), (("--frobnicate=1",), "option '--frobnicate'"),
     (("--preset", "flash-h200"), "behind --, as in -- --preset"), (("V4",), "expected an option")])

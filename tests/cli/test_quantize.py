@@ -342,7 +342,7 @@ def test_wo_a_can_stay_plain(ckpt, moved, golden_a, tmp_path):
     (["--quantize", "fp4", "--skip", "*"], "--only and --skip leave out all weights"),
     (["--quantize", "fp4", "--input-scale", "2"], "about NVFP4 weights, and --quantize fp4 makes"),
     (["--quantize", "experts=nvfp4", "--input-scale", "1e60"], "number above 0 that F32 can hold"),
-    (["--quantize", ""], "something is missing"),
+    (["--quantize", ""], "got ''"),
     (["--quantize", "fp4", "--dtype", "fp8"], "leave out --dtype"),
     (["--quantize", "fp8-f32", "--scale-dtype", "e8m0"], "no powers of two"),
     (["--quantize", "mxfp8"], "wo_a.weight' would be MXFP8, which SGLang does not read of it"),

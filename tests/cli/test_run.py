@@ -352,7 +352,7 @@ def test_a_result_never_replaces_what_is_read(ckpt, golden_a, tmp_path, option):
 
 @pytest.mark.parametrize("options, says", [
     (["--out", "."], "directory"), (["--out", "-"], "standard output"),
-    (["--out", ""], "name of a file"), (["--trace", ""], "name of a file"),
+    (["--out", ""], "expected FILE, got ''"), (["--trace", ""], "expected FILE, got ''"),
     (["--trace", "-"], "standard output"), (["--out", "no/such"], "no"),
     (["--out", "/dev/null"], "device"), (["--out", "x", "--trace", "x"], "same")])
 def test_a_place_that_cannot_take_the_result_is_refused_at_once(ckpt, golden_a, tmp_path, options,

@@ -433,7 +433,7 @@ ckpt-run tiny hi | a text is given with --prompt, a file of token ids with --tok
 ckpt-run --tokens p.json --backend gpu tiny | got 'gpu': it is called cuda
 ckpt-run --tokens p.json --generate -1 tiny | expected a whole number, got '-1'
 ckpt-run --tokens p.json --generate 99999999999 tiny | expected at most 2147483647
-ckpt-verify check tiny bf16 | two checkpoints are compared by ckpt-verify compare
+ckpt-verify check tiny bf16 | two checkpoints by ckpt-verify compare
 ckpt-verify compare tiny bf16 tiny5 | any number are printed by ckpt-verify digest
 ckpt-verify compare tiny bf16/ckpt-manifest.json | is a manifest, not a checkpoint
 ckpt-verify certificate tiny | 'tiny' is a folder: expected the certificate first
@@ -445,7 +445,7 @@ ckpt-shard --layout mp --mp 99999999999 tiny out | expected at most 65536
 ckpt-download a/b --local-dir p.json | 'p.json' is a file: '--local-dir' and '--cache-dir' take
 ckpt-download a/b --local-dir=~/V4 | begins with a ~ that no shell has replaced
 ckpt-download a/b --revision= --local-dir D | '--revision': expected REV, got ''
-ckpt-download a/b --tries 99999999999999999999 | expected a whole number
+ckpt-download a/b --tries 99999999999999999999 | at most 18446744073709551615
 """
 
 
@@ -503,6 +503,27 @@ ckpt-run --tokens p.json --out dir/ tiny | 'dir/': expected a file, got the name
 ckpt-delta diff --base none tiny dir/ | 'dir/': expected a file, got the name of a folder
 ckpt-synth --config tiny out out2 | got 2; one DST at a time
 ckpt-run --prompt hi tiny tiny5 | got 2; one model at a time
+ckpt-convert -- --dtype bf16 tiny out | '--dtype' behind '--' is not an option: give options before
+ckpt-shard --layout | '--layout' needs a value: LAYOUT (torch_dist, mp, hf, gguf)
+ckpt-synth --config | '--config' needs a value: FILE|NAME ( | flash, pro, tiny
+ckpt-synth --config tiny --seed 99999999999999999999 out | at most 18446744073709551615, got '9999
+ckpt-synth --config tiny out.safetensors | would be a folder | without '.safetensors'
+ckpt-delta apply tiny d5 out.gguf | would be a folder | without '.gguf'
+ckpt-inspect tiyn | 'tiyn' does not exist; did you mean 'tiny'?
+ckpt-inspect ./tin | './tin' does not exist; did you mean './tiny'?
+ckpt-inspect tiny/config.jsn | 'tiny/config.jsn' does not exist; did you mean 'tiny/config.json'?
+ckpt-inspect tiny* | does not exist: a shell replaces *, ? and $ where they are not quoted
+ckpt-inspect $HOME/tiny | does not exist: a shell replaces *, ? and $ where they are not quoted
+ckpt-inspect tiny,bf16 | 'tiny,bf16' does not exist: 'tiny' does, paths are separate arguments
+ckpt-inspect /dev/null | '/dev/null' is a device, not a file or folder
+ckpt-convert /dev/zero out | '/dev/zero' is a device, not a file or folder
+ckpt-inspect folders/pipe/a.safetensors | expected a file, got a named pipe
+ckpt-convert tiny /dev/null | '/dev/null' is a device
+ckpt-verify check tiny m.json | a manifest is given with --manifest, two checkpoints by
+ckpt-verify certificate cert.json tiny dist | got 3; one copy at a time
+ckpt-verify mutate tiny out | got 2; faults are made in what is read, nothing is written
+ckpt-verify digest -c bf16/ckpt-manifest.json | is JSON, not a list of digests: a manifest is for
+ckpt-download a/b --limit-rate 0 | like 500k, 50M or 1.5GiB, got '0'
 """
 
 
@@ -534,6 +555,7 @@ def test_the_advice_for_swapped_arguments_is_not_to_overwrite(place, before):
 def test_a_download_names_a_command_that_will_fail_before_the_first_byte(place, before):
     for tail, said in ((["ckpt-convert", "--dtpye", "bf16", "D", "E"], "did you mean '--dtype'?"),
                        (["ckpt-convert", "D"], "too few arguments"),
+                       (["ckpt-convert D E"], "its arguments behind it as words of their own"),
                        (["ckpt-verify", "diff", "D", "E"], "it is called compare"),
                        (["ckpt-convert", "D", "tiny"], "already exists")):
         env = {"PATH": f"{BUILD / 'bin'}:{os.environ['PATH']}", "HF_ENDPOINT": "http://127.0.0.1:9"}

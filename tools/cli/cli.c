@@ -114,6 +114,25 @@ static int was_given(const cli_line *line, const cli_option *option)
     return o->kind != CLI_END;
 }
 
+static ckpt_code fail_value_missing(const cli_command *command, const cli_option *option,
+                                    ckpt_error *err)
+{
+    const cli_words *words = command->words;
+    char list[256] = "";
+    size_t used = 0;
+
+    while (words != NULL && words->option != NULL && strcmp(words->option, option->name) != 0)
+        words++;
+    for (size_t i = 0; words != NULL && words->option != NULL && words->word(i) != NULL; i++)
+        used += (size_t)snprintf(list + used, used < sizeof list ? sizeof list - used : 0, "%s%s",
+                                 i == 0 ? " (" : ", ", words->word(i));
+    if (used == 0 || used >= sizeof list)
+        return ckpt_fail(err, CKPT_E_USAGE, "option '--%s' needs a value: %s", option->name,
+                         option->value);
+    return ckpt_fail(err, CKPT_E_USAGE, "option '--%s' needs a value: %s%s)", option->name,
+                     option->value, list);
+}
+
 /* `value` is NULL if the next argument is the value. */
 static ckpt_code set_given(cli_line *line, const cli_option *option, const char *value,
                            ckpt_error *err)
@@ -128,8 +147,7 @@ static ckpt_code set_given(cli_line *line, const cli_option *option, const char 
     if (option->kind != CLI_FLAG && value == NULL) {
         /* `--out --json` is far more often a forgotten value than a file called "--json". */
         if (line->at + 1 == line->argc || strncmp(line->argv[line->at + 1], "--", 2) == 0)
-            return ckpt_fail(err, CKPT_E_USAGE, "option '--%s' needs a value: %s", option->name,
-                             option->value);
+            return fail_value_missing(line->command, option, err);
         value = line->argv[++line->at];
     }
     if (option->kind == CLI_ONCE && was_given(line, option))
@@ -392,6 +410,19 @@ static const char *find_bare_option(const cli_command *command, const cli_args *
     return NULL;
 }
 
+/* An option behind "--", where all words are arguments. */
+static const char *find_dashed_option(const cli_command *command, const cli_args *args)
+{
+    for (unsigned i = 0; i < args->count; i++) {
+        const char *name = args->items[i] + 2;
+
+        if (strncmp(args->items[i], "--", 2) == 0 &&
+            cli_find_option(command->options, name, strcspn(name, "=")) != NULL)
+            return args->items[i];
+    }
+    return NULL;
+}
+
 /* Two arguments that are one path with a blank. */
 static int find_cut_path(const cli_args *args, char *out, size_t out_bytes)
 {
@@ -424,6 +455,11 @@ static int check_arg_count(const cli_command *command, const cli_args *args)
     if (!is_few && (bare = find_bare_option(command, args)) != NULL) {
         ckpt_fail(&err, CKPT_E_USAGE, "too many arguments: did you mean '--%s' by '%s'?", bare,
                   bare);
+        return cli_fail(&err);
+    }
+    if (!is_few && (bare = find_dashed_option(command, args)) != NULL) {
+        ckpt_fail(&err, CKPT_E_USAGE, "too many arguments: '%s' behind '--' is not an option: give "
+                  "options before '--'", bare);
         return cli_fail(&err);
     }
     if (!is_few && find_cut_path(args, path, sizeof path)) {

@@ -169,7 +169,9 @@ static ckpt_code set_whole(const cli_option *option, const char *source, const c
     uint64_t number;
 
     if (!cli_parse_u64(value, &number))
-        return bad_value(source, value, "a whole number", err);
+        return bad_value(source, value,
+                         *value != '\0' && value[strspn(value, "0123456789")] == '\0'
+                             ? "at most 18446744073709551615" : "a whole number", err);
     if (option->kind == CLI_COUNT && number == 0)
         return bad_value(source, value, "at least 1", err);
     if (option->kind == CLI_THREADS && number > CLI_THREADS_MAX)

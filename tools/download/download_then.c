@@ -28,6 +28,7 @@ static int is_program(const char *path)
 static ckpt_code find_program(const char *name, ckpt_error *err)
 {
     const char *folders = getenv("PATH");
+    const int is_line = strchr(name, ' ') != NULL;
 
     if (strchr(name, '/') != NULL) {
         if (is_program(name))
@@ -50,7 +51,8 @@ static ckpt_code find_program(const char *name, ckpt_error *err)
         at += size + 1;
     }
     return hub_fail(HUB_USAGE, err, "--then: '%s' was not found: expected a program in one of the "
-                    "folders of PATH", name);
+                    "folders of PATH%s", name,
+                    is_line ? ", and its arguments behind it as words of their own" : "");
 }
 
 static int is_ours(const char *command_path)
