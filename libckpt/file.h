@@ -81,6 +81,14 @@ ckpt_code file_read_rect(const ckpt_file *f, const file_rect *rect, void *out,
 ckpt_code file_write_rect(ckpt_file *f, const file_rect *rect, const void *data,
                           size_t memory_pitch_bytes, ckpt_error *err);
 
+/*
+ * Lock what a descriptor is of, until that is closed or the process ends; `operation` as of
+ * flock(2), without LOCK_UN. Signals do not end the waiting. FILE_LOCK_HELD: LOCK_NB, and another
+ * process has it. FILE_NOT_LOCKED: errno tells; some file systems have no locks.
+ */
+typedef enum { FILE_LOCKED, FILE_LOCK_HELD, FILE_NOT_LOCKED } file_lock_result;
+file_lock_result file_lock(int fd, int operation);
+
 /* Truncate or extend, with zeros. file_sync: the data is durable, but not yet the name. */
 ckpt_code file_set_size(ckpt_file *f, uint64_t size, ckpt_error *err);
 /* Let `to`, a new file, share all blocks of `from`: no bytes are copied, and a later write to one

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -252,7 +253,10 @@ ckpt_code file_open_below(const char *directory, const char *name, int flags, in
                          directory, name, kind_of(status.st_mode));
     else if (*fd < 0)
         code = ckpt_fail(err, CKPT_E_IO, "cannot open '%s/%s': %s", directory, name,
-                         number == ELOOP ? "it is a link" : strerror(number));
+                         number == ELOOP ? "it is a link"
+                         : number == ENOTDIR ? "a part of its path is a link, through which "
+                                               "nothing is written, or is not a folder"
+                                             : strerror(number));
     else if (fstat(*fd, &status) != 0)
         code = ckpt_fail(err, CKPT_E_IO, "cannot stat '%s/%s': %s", directory, name,
                          strerror(errno));
@@ -429,6 +433,17 @@ int file_clone(const ckpt_file *from, ckpt_file *to)
 {
     return from->ops == &local_ops &&
            ioctl(local_of(to)->fd, FICLONE, local_of(from)->fd) == 0;
+}
+
+file_lock_result file_lock(int fd, int operation)
+{
+    while (flock(fd, operation) != 0) {
+        if (errno == EWOULDBLOCK)
+            return FILE_LOCK_HELD;
+        if (errno != EINTR)
+            return FILE_NOT_LOCKED;
+    }
+    return FILE_LOCKED;
 }
 
 ckpt_code file_set_size(ckpt_file *f, uint64_t size, ckpt_error *err)

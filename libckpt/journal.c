@@ -205,7 +205,7 @@ static ckpt_code look_for_lock(const char *path, int *is_locked, ckpt_error *err
 
     if (code != CKPT_OK)
         return file_exists(path) ? code : CKPT_OK;
-    *is_locked |= flock(fd, LOCK_SH | LOCK_NB) != 0;
+    *is_locked |= file_lock(fd, LOCK_SH | LOCK_NB) != FILE_LOCKED;
     close(fd);
     return CKPT_OK;
 }
@@ -307,7 +307,7 @@ ckpt_code journal_open(const journal_options *options, ckpt_journal **out, ckpt_
         journal_close(j);
         return code;
     }
-    if (flock(j->fd, LOCK_EX | LOCK_NB) != 0) {
+    if (file_lock(j->fd, LOCK_EX | LOCK_NB) != FILE_LOCKED) {
         code = fail_lock(j, errno, err);
     } else {
         code = load(j, options, err);

@@ -40,8 +40,8 @@ static int lock_parent(const char *path)
     const int fd = parent == NULL ? -1 : open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     free(parent);
-    while (fd >= 0 && flock(fd, LOCK_EX) != 0 && errno == EINTR)
-        continue;
+    if (fd >= 0)
+        file_lock(fd, LOCK_EX);
     return fd;
 }
 
@@ -237,10 +237,8 @@ static ckpt_code take_lock(ckpt_output *o, ckpt_error *err)
         return CKPT_OK;                  /* another process has committed and renamed it */
     if (code != CKPT_OK)
         return code;
-    while (o->lock >= 0 && flock(o->lock, LOCK_EX) != 0)
-        if (errno != EINTR)
-            return ckpt_fail(err, CKPT_E_IO, "cannot lock '%s': %s", o->partial,
-                             strerror(errno));
+    if (o->lock >= 0 && file_lock(o->lock, LOCK_EX) != FILE_LOCKED)
+        return ckpt_fail(err, CKPT_E_IO, "cannot lock '%s': %s", o->partial, strerror(errno));
     return CKPT_OK;
 }
 

@@ -190,15 +190,25 @@ static ckpt_code take_counts(apply_job *job, ckpt_error *err)
 /* Refuse what cannot be changed in place. */
 static ckpt_code check_in_place(const apply_job *job, ckpt_error *err)
 {
-    const delta_apply_options *o = job->options;
-
     if (job->views.real != NULL)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' adds or removes tensors, for which its base "
                          "cannot be changed in place: apply to a new DST",
                          job->chain.deltas[0]->path);
-    if (packed_bytes(job->views.checkpoint->place.folder) > 0)
+    return CKPT_OK;
+}
+
+/* The same of the base, before it is opened. */
+static ckpt_code check_base_in_place(const apply_job *job, ckpt_error *err)
+{
+    const char *base = job->chain.base;
+
+    if (strcmp(base, job->options->base) != 0)
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a whole checkpoint, which replaces '%s': give "
+                         "it as the base to change it in place", base, job->options->base);
+    if (packed_detect(base))
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a packed checkpoint, which cannot be changed "
-                         "in place: apply to a new DST", o->base);
+                         "in place: give DST, or unpack it first (ckpt-delta apply --base none)",
+                         base);
     return CKPT_OK;
 }
 
@@ -211,12 +221,9 @@ static ckpt_code open_job(apply_job *job, ckpt_error *err)
     ckpt_code code;
 
     open.interrupted = o->in_place;
-    if (o->in_place && packed_detect(o->base))
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' is a packed checkpoint, which cannot be changed "
-                         "in place: give DST, or unpack it first (ckpt-delta apply --base none)",
-                         o->base);
     if ((code = delta_chain_open_unproven(o->base, o->deltas, o->delta_count, &job->chain, err)) !=
             CKPT_OK ||
+        (o->in_place && (code = check_base_in_place(job, err)) != CKPT_OK) ||
         (code = begin_proof(job, err)) != CKPT_OK ||
         (code = delta_views_open(&job->chain, &open, &patch, &job->views, err)) != CKPT_OK ||
         (code = take_counts(job, err)) != CKPT_OK ||

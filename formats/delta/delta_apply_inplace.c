@@ -1,5 +1,4 @@
 /* Applies deltas in place: the steps before and after the two passes over the base. */
-#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,7 +150,7 @@ ckpt_code delta_apply_check_in_place(apply_job *job, ckpt_error *err)
 static ckpt_code lock_base(const char *directory, int *fd, ckpt_error *err)
 {
     *fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (*fd < 0 || flock(*fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+    if (*fd < 0 || file_lock(*fd, LOCK_EX | LOCK_NB) != FILE_LOCK_HELD)
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_USAGE, "'%s' is being changed by another ckpt-delta: let it end",
                      directory);

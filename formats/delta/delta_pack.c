@@ -304,6 +304,9 @@ static ckpt_code check_target(const pack_options *o, ckpt_error *err)
     if (file_exists(o->target))
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists: move it away or choose another "
                          "name", o->target);
+    if (o->target[strlen(o->target) - 1] == '/')
+        return ckpt_fail(err, CKPT_E_USAGE, "'%s' names a folder: expected the name of a file, "
+                         "which the packed checkpoint is", o->target);
     if ((code = file_check_name(o->target, strlen(".partial"), err)) != CKPT_OK ||
         (code = file_check_place(o->target, err)) != CKPT_OK)
         return code;
@@ -338,7 +341,7 @@ static ckpt_code open_partial(pack_job *job, char *partial, ckpt_error *err)
     if (folder == NULL)
         return ckpt_fail_memory(err, "a path", strlen(partial));
     if ((code = file_open_below(folder, name, O_RDWR | O_CREAT, &job->lock, err)) == CKPT_OK &&
-        flock(job->lock, LOCK_EX | LOCK_NB) != 0)
+        file_lock(job->lock, LOCK_EX | LOCK_NB) != FILE_LOCKED)
         code = ckpt_fail(err, CKPT_E_IO, "cannot write '%s': another process is writing it",
                          partial);
     if (code == CKPT_OK && (code = file_open_rw(folder, name, &job->to, err)) == CKPT_OK) {
@@ -355,10 +358,10 @@ static ckpt_code open_partial(pack_job *job, char *partial, ckpt_error *err)
 
 static ckpt_code begin_packed(pack_job *job, ckpt_error *err)
 {
-    char *partial = NULL;
+    char *partial = output_partial(job->options->target);
     ckpt_code code;
 
-    if (asprintf(&partial, "%s.partial", job->options->target) < 0)
+    if (partial == NULL)
         return ckpt_fail_memory(err, "a path", strlen(job->options->target));
     /* Another run may have ended since the target was looked for. */
     if ((code = open_partial(job, partial, err)) == CKPT_OK &&

@@ -170,6 +170,27 @@ def test_a_wrong_main_root_is_refused(ckpt, pair, tmp_path, whose):
     refused(ckpt, pair, delta, tmp_path, f"a wrong main root of its {whose}")
 
 
+def test_a_base_that_is_a_link_is_not_changed_in_place(ckpt, pair, tmp_path):
+    shutil.copytree(pair[0], tmp_path / "base")
+    link = tmp_path / "link"
+    link.symlink_to("base")
+    before = tree(tmp_path / "base")
+    for name in (link, f"{link}/"):
+        said = ckpt("ckpt-delta", "apply", "--in-place", name, pair[2], check=2).err
+        assert "a part of its path is a link" in said
+        assert tree(tmp_path / "base") == before
+
+
+def test_a_whole_version_of_the_chain_is_not_changed_in_place(ckpt, pair, tmp_path):
+    for name in ("base", "whole"):
+        shutil.copytree(pair[0], tmp_path / name)
+    before = tree(tmp_path)
+    said = ckpt("ckpt-delta", "apply", "--in-place", tmp_path / "base", tmp_path / "whole",
+                pair[2], check=2).err
+    assert f"'{tmp_path / 'whole'}' is a whole checkpoint, which replaces" in said
+    assert tree(tmp_path) == before
+
+
 def test_a_packed_checkpoint_is_not_changed_in_place(ckpt, pair, tmp_path):
     packed = tmp_path / "a.ckpt"
     ckpt("ckpt-delta", "diff", "--base", "none", pair[0], packed)

@@ -403,6 +403,14 @@ def test_a_file_of_the_user_in_the_way_is_kept(ckpt, golden_a, tmp_path):
     assert mine.read_text() == "of the user" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_name_of_a_folder_is_refused(ckpt, golden_a, tmp_path):
+    for options in ([], ["--dry-run"]):
+        said = ckpt("ckpt-delta", "diff", "--base", "none", *options, golden_a,
+                    f"{tmp_path}/new/", check=2).err
+        assert "new/' names a folder" in said and "partial" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_runs_do_not_write_one_file(ckpt, golden_a, tmp_path):
     with open(tmp_path / "p.ckpt.partial", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)

@@ -115,7 +115,7 @@ static int take_lock(int fd)
     enum { TRIES = 40 };
 
     for (int i = 0; i < TRIES; i++) {
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+        if (file_lock(fd, LOCK_EX | LOCK_NB) != FILE_LOCK_HELD)
             return 1;
         nanosleep(&pause, NULL);
     }
@@ -478,7 +478,7 @@ int place_lock(const place *p, const hub_file *file, int *fd)
         tree_open_file(folder, path, O_RDWR | O_CREAT, fd, &ignored);
     }
     /* Without lock support the owner's nonce in the journal still protects. */
-    if (*fd < 0 || flock(*fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+    if (*fd < 0 || file_lock(*fd, LOCK_EX | LOCK_NB) != FILE_LOCK_HELD)
         return 1;
     close(*fd);
     *fd = -1;
