@@ -78,7 +78,7 @@ static inline unsigned zfse_add(const zfse *f, unsigned state, unsigned symbol, 
     const unsigned count = (state + f->symbols[symbol].bits) >> 16;
 
     zbits_add(b, state & ((1u << count) - 1), count);
-    return (f->next + f->symbols[symbol].find)[state >> count];
+    return f->next[(int32_t)(state >> count) + f->symbols[symbol].find];
 }
 static inline void zfse_end(const zfse *f, unsigned state, zbits *b)
 {

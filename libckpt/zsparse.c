@@ -51,9 +51,15 @@ typedef struct {
     uint32_t counts[ZFSE_SYMBOLS_MAX];
 } length_code;
 
+/* The code of a match's length, and how many extra bits that has. */
+typedef struct {
+    uint8_t code;
+    uint8_t bits;
+} match_name;
+
 struct zsparse {
     uint64_t marks[MARKS];
-    uint8_t match_names[MATCHES_NAMED];    /* codes of lengths */
+    match_name matches[MATCHES_NAMED];      /* by length */
     size_t literal_count;
     size_t sequence_count;
     length_code literals_code;
@@ -125,15 +131,23 @@ static const uint8_t match_bits[53] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0,  0,
                                         0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3,  3,  4,  4,
                                         5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 };
 
+static match_name name_long_match(uint32_t length)
+{
+    const unsigned code = highest_bit(length) + 36;
+
+    return (match_name){ (uint8_t)code, match_bits[code] };
+}
+
 zsparse *zsparse_create(void)
 {
     zsparse *z = malloc(sizeof *z);
 
     if (z == NULL)
         return NULL;
-    for (uint32_t i = 0; i < sizeof z->match_names; i++)
-        z->match_names[i] = (uint8_t)(i < sizeof match_codes ? match_codes[i]
-                                                             : highest_bit(i) + 36);
+    for (uint32_t i = 0; i < MATCHES_NAMED; i++)
+        z->matches[i] = i < sizeof match_codes
+                            ? (match_name){ match_codes[i], match_bits[match_codes[i]] }
+                            : name_long_match(i);
     init_code(&z->literals_code, known_literals, sizeof known_literals / sizeof *known_literals);
     init_code(&z->match_code, known_match, sizeof known_match / sizeof *known_match);
     return z;
@@ -146,9 +160,9 @@ static unsigned code_of_literals(uint32_t count)
 
 /* Short and long runs mix, which a branch would guess wrong half of the time: few are longer than
  * what the table has. */
-static inline unsigned code_of_match(const zsparse *z, uint32_t length)
+static inline match_name name_of_match(const zsparse *z, uint32_t length)
 {
-    return length < sizeof z->match_names ? z->match_names[length] : highest_bit(length) + 36;
+    return length < MATCHES_NAMED ? z->matches[length] : name_long_match(length);
 }
 
 /* ---- what is in a block ---- */
@@ -162,37 +176,39 @@ typedef struct {
     sequence *sequences;            /* the same */
 } block_cut;
 
+/* Add a sequence of `count` literals, whose code has `extra` extra bits, and a run of zeros. */
+static inline void add_run(zsparse *z, block_cut *cut, size_t count, unsigned literals_code,
+                           unsigned extra, size_t run)
+{
+    const uint32_t length = (uint32_t)(run - 1 - MATCH_MIN);
+    const match_name name = name_of_match(z, length);
+
+    *cut->sequences++ = (sequence){
+        (length & ((1u << name.bits) - 1)) << extra | ((uint32_t)count & ((1u << extra) - 1)),
+        (uint8_t)(extra + name.bits), (uint8_t)literals_code, name.code };
+    z->literals_code.counts[literals_code]++;
+    z->match_code.counts[name.code]++;
+    cut->literals += count;
+}
+
 /* Continue at the next byte that is not zero, or at the end. The run that ends there is behind the
  * literals, so that its zeros can be copied with them. */
 static inline void cut_before(zsparse *z, block_cut *cut, size_t at)
 {
     const size_t count = cut->next + 1 - cut->begin;
     const size_t run = at - cut->next;
-    unsigned literals_code = (unsigned)count;
-    unsigned match_code;
-    unsigned literals_extra = 0;
-    unsigned match_extra;
-    uint32_t length;
 
     if (run < RUN_MIN)
         return;
-    if (count <= FEW) {
+    if (count <= FEW) {                             /* almost always */
         memcpy(cut->literals, cut->block + cut->begin, FEW);
+        add_run(z, cut, count, (unsigned)count, 0, run);
     } else {
+        const unsigned code = code_of_literals((uint32_t)count);
+
         memcpy(cut->literals, cut->block + cut->begin, count);
-        literals_code = code_of_literals((uint32_t)count);
-        literals_extra = literals_bits[literals_code];
+        add_run(z, cut, count, code, literals_bits[code], run);
     }
-    length = (uint32_t)(run - 1 - MATCH_MIN);
-    match_code = code_of_match(z, length);
-    match_extra = match_bits[match_code];
-    *cut->sequences++ = (sequence){
-        (length & ((1u << match_extra) - 1)) << literals_extra |
-            ((uint32_t)count & ((1u << literals_extra) - 1)),
-        (uint8_t)(literals_extra + match_extra), (uint8_t)literals_code, (uint8_t)match_code };
-    z->literals_code.counts[literals_code]++;
-    z->match_code.counts[match_code]++;
-    cut->literals += count;
     cut->begin = at;
 }
 
