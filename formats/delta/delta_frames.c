@@ -1,6 +1,7 @@
 /* Frames from spool files into data files. */
 #include "delta_frames.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -8,9 +9,10 @@
 #include "libckpt/sink.h"
 #include "libckpt/size.h"
 
-enum { COPY_BYTES = 1 << 18 };
+enum { PIECE_BYTES = 1 << 18, PIECES = 4 };
 
-/* One data file. `lock` guards the members below it. */
+/* One data file. Its pieces, the header's first, go through a ring of buffers: one thread writes a
+ * piece and passes it on, another adds it to the hash. `lock` guards the members below it. */
 typedef struct {
     const delta_content *content;
     ckpt_store *store;
@@ -20,142 +22,167 @@ typedef struct {
     char *hex;                     /* SHA-256 of the file */
     ckpt_code code;
     ckpt_error error;
+    char *pieces;                  /* PIECES of PIECE_BYTES */
+    sha256 *hash;
+    int hashes_beside;             /* by a thread of its own; else there is one piece at a time */
+    ckpt_code hash_code;
+    ckpt_error hash_error;
     pthread_mutex_t lock;
-    pthread_cond_t grown;
-    uint64_t ready_bytes;          /* of the file, from its beginning */
-    int is_ended;                  /* no more bytes will come */
+    pthread_cond_t changed;
+    size_t sizes[PIECES];
+    uint64_t passed_count;
+    uint64_t hashed_count;
+    int is_ended;                  /* no more pieces will come */
 } frame_file;
 
 /* All data files; `lock` guards `next`. */
 typedef struct {
     frame_file *files;
     uint32_t count;
-    int hashes_beside;             /* by a thread of its own */
     pthread_mutex_t lock;
     uint32_t next;
 } frame_job;
 
 /* ---- the hash, behind the copy ---- */
 
-/* Wait for more than `at` bytes; what there is, which is no more than `at` at the end. */
-static uint64_t wait_for_bytes(frame_file *f, uint64_t at)
+/* Wait for the next piece; 0: there are no more. */
+static int wait_for_piece(frame_file *f)
 {
-    uint64_t ready;
+    int is_there;
 
     pthread_mutex_lock(&f->lock);
-    while (f->ready_bytes <= at && !f->is_ended)
-        pthread_cond_wait(&f->grown, &f->lock);
-    ready = f->ready_bytes;
+    while (!(is_there = f->passed_count > f->hashed_count) && !f->is_ended)
+        pthread_cond_wait(&f->changed, &f->lock);
     pthread_mutex_unlock(&f->lock);
-    return ready;
+    return is_there;
 }
 
-static void tell_bytes(frame_file *f, uint64_t ready_bytes, int is_ended)
-{
-    pthread_mutex_lock(&f->lock);
-    f->ready_bytes = ready_bytes;
-    f->is_ended = is_ended;
-    pthread_cond_signal(&f->grown);
-    pthread_mutex_unlock(&f->lock);
-}
-
-static ckpt_code hash_bytes(frame_file *f, sha256 *hash, char *buffer, ckpt_error *err)
-{
-    const ckpt_file *file = f->store->files[f->number].file;
-    ckpt_code code = CKPT_OK;
-    uint64_t ready;
-
-    for (uint64_t at = 0; code == CKPT_OK && (ready = wait_for_bytes(f, at)) > at;) {
-        const size_t take = (size_t)size_min(ready - at, COPY_BYTES);
-
-        if ((code = file_read_at(file, at, buffer, take, err)) == CKPT_OK)
-            code = sha256_add(hash, buffer, take, err);
-        at += take;
-    }
-    return code;
-}
-
-/* Hash what is written, read back from the file. */
-static ckpt_code hash_file(frame_file *f, ckpt_error *err)
-{
-    char *buffer = malloc(COPY_BYTES);
-    sha256 *hash = NULL;
-    ckpt_code code = buffer == NULL ? ckpt_fail_memory(err, "a hash buffer", COPY_BYTES)
-                                    : sha256_begin(&hash, err);
-
-    if (code == CKPT_OK && (code = hash_bytes(f, hash, buffer, err)) == CKPT_OK) {
-        code = sha256_end(hash, f->hex, err);
-        hash = NULL;
-    }
-    sha256_abort(hash);
-    free(buffer);
-    return code;
-}
-
+/* After a failure the pieces still make room for others: nobody may wait for ever. */
 static void *hash_thread(void *context)
 {
     frame_file *f = context;
 
-    f->code = hash_file(f, &f->error);
+    while (wait_for_piece(f)) {
+        const size_t at = f->hashed_count % PIECES;
+
+        if (f->hash_code == CKPT_OK)
+            f->hash_code = sha256_add(f->hash, f->pieces + at * PIECE_BYTES, f->sizes[at],
+                                      &f->hash_error);
+        pthread_mutex_lock(&f->lock);
+        f->hashed_count++;
+        pthread_cond_signal(&f->changed);
+        pthread_mutex_unlock(&f->lock);
+    }
     return NULL;
 }
 
 /* ---- the copy ---- */
 
-static ckpt_code copy_frame(frame_file *f, size_t i, char *buffer, ckpt_error *err)
+/* A buffer for the next piece, when the hash has left one. */
+static char *take_buffer(frame_file *f)
 {
-    const delta_entry *e = &f->content->entries[i];
+    pthread_mutex_lock(&f->lock);
+    while (f->passed_count == f->hashed_count + PIECES)
+        pthread_cond_wait(&f->changed, &f->lock);
+    pthread_mutex_unlock(&f->lock);
+    return f->pieces + f->passed_count % PIECES * PIECE_BYTES;
+}
+
+static ckpt_code pass_piece(frame_file *f, size_t size, ckpt_error *err)
+{
+    if (!f->hashes_beside)
+        return sha256_add(f->hash, f->pieces, size, err);
+    pthread_mutex_lock(&f->lock);
+    f->sizes[f->passed_count++ % PIECES] = size;
+    pthread_cond_signal(&f->changed);
+    pthread_mutex_unlock(&f->lock);
+    return CKPT_OK;
+}
+
+typedef struct {
+    const ckpt_file *file;
+    uint64_t offset;
+    uint64_t size;
+} bytes_place;
+
+/* Read bytes, write them to the data file unless they are of it, and pass them to the hash. */
+static ckpt_code move_bytes(frame_file *f, const bytes_place *from, uint64_t to_offset,
+                            ckpt_error *err)
+{
     const ckpt_run_options *run = f->content->run;
-    const uint64_t offset = ckpt_catalog_at(f->store->catalog, i)->offset;
     ckpt_file *to = f->store->files[f->number].file;
     ckpt_code code = CKPT_OK;
 
-    for (uint64_t at = 0; at < e->packed_bytes && code == CKPT_OK;) {
-        const size_t take = (size_t)size_min(e->packed_bytes - at, COPY_BYTES);
+    for (uint64_t at = 0; at < from->size && code == CKPT_OK;) {
+        const size_t take = (size_t)size_min(from->size - at, PIECE_BYTES);
+        char *buffer = take_buffer(f);
 
         if (run->cancel != NULL && run->cancel(run->context))
             return ckpt_fail(err, CKPT_E_INTERRUPTED, "interrupted");
-        if ((code = file_read_at(e->from, e->offset + at, buffer, take, err)) == CKPT_OK)
-            code = file_write_at(to, offset + at, buffer, take, err);
-        at += take;
+        if ((code = file_read_at(from->file, from->offset + at, buffer, take, err)) == CKPT_OK &&
+            from->file != to)
+            code = file_write_at(to, to_offset + at, buffer, take, err);
         if (code == CKPT_OK)
-            tell_bytes(f, offset + at, 0);
+            code = pass_piece(f, take, err);
+        at += take;
     }
     return code;
 }
 
-/* Entries are in the order of their bytes: what is written grows from the file's beginning. */
+/* The header is written already. Frames follow it in the order of their entries, without gaps. */
 static ckpt_code copy_frames(frame_file *f, ckpt_error *err)
 {
-    const uint64_t bytes = f->store->files[f->number].size_bytes;
-    char *buffer = malloc(COPY_BYTES);
-    ckpt_code code = CKPT_OK;
+    const store_file *place = &f->store->files[f->number];
+    uint64_t at = place->header_bytes;
+    ckpt_code code = move_bytes(f, &(bytes_place){ place->file, 0, at }, 0, err);
 
-    if (buffer == NULL)
-        code = ckpt_fail_memory(err, "a copy buffer", COPY_BYTES);
-    for (size_t i = f->first; i < f->end && code == CKPT_OK; i++)
-        code = copy_frame(f, i, buffer, err);
-    tell_bytes(f, code == CKPT_OK ? bytes : 0, 1);
-    free(buffer);
+    for (size_t i = f->first; i < f->end && code == CKPT_OK; i++) {
+        const delta_entry *e = &f->content->entries[i];
+
+        assert(ckpt_catalog_at(f->store->catalog, i)->offset == at);
+        code = move_bytes(f, &(bytes_place){ e->from, e->offset, e->packed_bytes }, at, err);
+        at += e->packed_bytes;
+    }
+    assert(code != CKPT_OK || at == place->size_bytes);
     return code;
 }
 
-static void write_file(frame_file *f, int hashes_beside)
+/* Copy the frames while a thread, if there may be one, hashes those before. */
+static ckpt_code copy_and_hash(frame_file *f, ckpt_error *err)
 {
     pthread_t thread;
-    ckpt_error error;
     ckpt_code code;
 
-    hashes_beside = hashes_beside && pthread_create(&thread, NULL, hash_thread, f) == 0;
-    code = copy_frames(f, &error);
-    if (hashes_beside)
-        pthread_join(thread, NULL);
-    else if (code == CKPT_OK)
-        hash_thread(f);
-    if (code != CKPT_OK) {
-        f->code = code;
-        f->error = error;
+    f->hashes_beside = f->hashes_beside && pthread_create(&thread, NULL, hash_thread, f) == 0;
+    code = copy_frames(f, err);
+    if (!f->hashes_beside)
+        return code;
+    pthread_mutex_lock(&f->lock);
+    f->is_ended = 1;
+    pthread_cond_signal(&f->changed);
+    pthread_mutex_unlock(&f->lock);
+    pthread_join(thread, NULL);
+    if (code == CKPT_OK && f->hash_code != CKPT_OK) {
+        code = f->hash_code;
+        *err = f->hash_error;
     }
+    return code;
+}
+
+static ckpt_code write_file(frame_file *f, ckpt_error *err)
+{
+    ckpt_code code;
+
+    if ((f->pieces = malloc((size_t)PIECES * PIECE_BYTES)) == NULL)
+        return ckpt_fail_memory(err, "a copy buffer", (size_t)PIECES * PIECE_BYTES);
+    if ((code = sha256_begin(&f->hash, err)) == CKPT_OK) {
+        if ((code = copy_and_hash(f, err)) == CKPT_OK)
+            code = sha256_end(f->hash, f->hex, err);
+        else
+            sha256_abort(f->hash);
+    }
+    free(f->pieces);
+    return code;
 }
 
 /* ---- all files ---- */
@@ -172,7 +199,7 @@ static void *files_thread(void *context)
         pthread_mutex_unlock(&job->lock);
         if (i == job->count)
             return NULL;
-        write_file(&job->files[i], job->hashes_beside);
+        job->files[i].code = write_file(&job->files[i], &job->files[i].error);
     }
 }
 
@@ -185,7 +212,8 @@ static ckpt_code run_files(frame_job *job, uint64_t thread_count, ckpt_error *er
 
     if (threads == NULL)
         return ckpt_fail_memory(err, "threads", copiers);
-    job->hashes_beside = thread_count > 1;
+    for (uint32_t i = 0; i < job->count; i++)
+        job->files[i].hashes_beside = thread_count > 1;
     while (started + 1 < copiers &&
            pthread_create(&threads[started], NULL, files_thread, job) == 0)
         started++;
@@ -212,13 +240,12 @@ static void init_files(frame_job *job, const delta_content *c, ckpt_store *store
 
         hashes[i].name = store->files[i].name;
         *f = (frame_file){ .content = c, .store = store, .number = i, .first = entry,
-                           .hex = hashes[i].sha256,
-                           .ready_bytes = store->files[i].header_bytes };
+                           .hex = hashes[i].sha256 };
         while (entry < c->count && ckpt_catalog_at(store->catalog, entry)->file == i)
             entry++;
         f->end = entry;
         pthread_mutex_init(&f->lock, NULL);
-        pthread_cond_init(&f->grown, NULL);
+        pthread_cond_init(&f->changed, NULL);
     }
 }
 
@@ -233,10 +260,10 @@ ckpt_code delta_frames_write(const delta_content *c, ckpt_store *store, delta_fi
         return ckpt_fail_memory(err, "a list of files", store->file_count);
     init_files(&job, c, store, hashes);
     pthread_mutex_init(&job.lock, NULL);
-    code = run_files(&job, copy_thread_count(c->run, 2 * COPY_BYTES), err);
+    code = run_files(&job, copy_thread_count(c->run, PIECES / 2 * PIECE_BYTES), err);
     pthread_mutex_destroy(&job.lock);
     for (uint32_t i = 0; i < job.count; i++) {
-        pthread_cond_destroy(&job.files[i].grown);
+        pthread_cond_destroy(&job.files[i].changed);
         pthread_mutex_destroy(&job.files[i].lock);
     }
     free(job.files);

@@ -1,6 +1,6 @@
 /*
- * delta_frames.h: copies frames from spool files into the data files of a delta, and hashes these
- * while they grow: a delta of gigabytes would take as long again to be hashed afterwards.
+ * delta_frames.h: copies frames from spool files into the data files of a delta, and hashes what is
+ * written on the way: a delta of gigabytes would take as long again to be hashed afterwards.
  */
 #ifndef CKPT_DELTA_FRAMES_H
 #define CKPT_DELTA_FRAMES_H
