@@ -8,10 +8,13 @@
 #ifndef CKPT_KERNELS_AVX2_QUANTISE_H
 #define CKPT_KERNELS_AVX2_QUANTISE_H
 
-#include "avx2.h"
 #include "quantise_chunk.h"
+#include "quantise_products.h"
 
-enum { PAIRS = 16 };        /* values of a vector */
+enum {
+    PAIRS = 16,             /* values of a vector */
+    FUSES_PRODUCTS = 1      /* see products_differ: of E2M1 */
+};
 
 /* ---- maxima ---- */
 
@@ -421,62 +424,6 @@ void pair_quantise_chunk(progress *p, size_t col, pair_kind kind, pair_sums *s, 
 
 /* ---- the way of a chunk ---- */
 
-/* What a quotient is computed with, in lanes. */
-typedef struct {
-    __m256 divisor;
-    __m256 inverse;
-    __m256 rest;            /* see chunk_way */
-} pair_factors;
-
-/* A number times the divisors, plus 8 units in the last place: if it is within so many of a BF16
- * value, then that is the high word, and the low one is less than 16. */
-static inline __m256i pair_limit(__m256 divisor, __m256 number)
-{
-    return _mm256_add_epi32(bits_of(_mm256_mul_ps(divisor, number)), set32(8));
-}
-
-/*
- * The lanes in which a product of some BF16 value may round otherwise than the quotient. Both are
- * at most 5 * 2^-24 away from the exact quotient. So they can differ only if that is as close to a
- * number between two codes, or, in other words, if the value is as close to such a number times the
- * divisor. These numbers are odd integers of mantissa_bits + 2 bits times powers of two; powers of
- * two times a value give the same result. So for each integer find the BF16 value that is close, if
- * there is one, and compare. A quotient that is such a number rounds to the even code, the one
- * above it if the integer is 3 modulo 4: `rounds_up`.
- */
-static inline __attribute__((always_inline))
-__m256 pair_differ(pair_factors f, __m256 odd, __m256 rounds_up, code_kind kind)
-{
-    const __m256 zero = _mm256_setzero_ps();
-    const __m256i bits = pair_limit(f.divisor, odd);
-    const __m256i is_near = _mm256_cmpeq_epi32(_mm256_and_si256(bits, set32(0xFFF0)),
-                                               _mm256_setzero_si256());
-    const __m256 value = f32_of(_mm256_and_si256(bits, set32(0xFFFF0000u)));
-    const __m256 quotient = _mm256_sub_ps(_mm256_div_ps(value, f.divisor), odd);
-    const __m256 product = kind == CODE_E2M1
-        ? _mm256_fmsub_ps(value, f.inverse, odd)
-        : _mm256_sub_ps(_mm256_fmadd_ps(value, f.inverse, _mm256_mul_ps(value, f.rest)), odd);
-    const __m256 above = _mm256_xor_ps(_mm256_cmp_ps(quotient, zero, _CMP_GT_OQ),
-                                       _mm256_cmp_ps(product, zero, _CMP_GT_OQ));
-    const __m256 not_below = _mm256_xor_ps(_mm256_cmp_ps(quotient, zero, _CMP_GE_OQ),
-                                           _mm256_cmp_ps(product, zero, _CMP_GE_OQ));
-
-    return _mm256_and_ps(f32_of(is_near), _mm256_blendv_ps(above, not_below, rounds_up));
-}
-
-/* The largest BF16 value whose quotient is at most the largest code, as F32 bits: the limit
- * truncated, or, if it is near a BF16 value, that one or the one below. */
-static inline __m256i pair_largest(__m256 divisor, form f)
-{
-    const __m256 largest = _mm256_set1_ps(f.small.largest);
-    const __m256i value = _mm256_and_si256(pair_limit(divisor, largest), set32(0xFFFF0000u));
-    const __m256 is_above = _mm256_cmp_ps(_mm256_div_ps(f32_of(value), divisor), largest,
-                                          _CMP_GT_OQ);
-
-    return _mm256_sub_epi32(value, _mm256_srli_epi32(_mm256_slli_epi32(bits_of(is_above), 31),
-                                                     15));
-}
-
 /* For a chunk of one block of E4M3. A lane is one of the integers from 1 to 15; adding 16 does not
  * change how they round. */
 static __attribute__((noinline))
@@ -485,58 +432,24 @@ void pair_find_way(const quantise_input *in, size_t block, form f, chunk_way *wa
     const __m256 one = _mm256_set1_ps(1.0f);
     const __m256 odd = _mm256_setr_ps(1, 3, 5, 7, 9, 11, 13, 15);
     const __m256 rounds_up = f32_of(_mm256_setr_epi32(0, -1, 0, -1, 0, -1, 0, -1));
-    pair_factors a;
+    product_factors a;
     __m256 differ;
 
     a.divisor = _mm256_set1_ps(in->divisor[block]);
     a.inverse = _mm256_div_ps(one, a.divisor);
     a.rest = _mm256_mul_ps(_mm256_fnmadd_ps(a.inverse, a.divisor, one), a.inverse);
-    differ = _mm256_or_ps(pair_differ(a, odd, rounds_up, CODE_E4M3),
-                          pair_differ(a, _mm256_add_ps(odd, _mm256_set1_ps(16)), rounds_up,
-                                      CODE_E4M3));
+    differ = _mm256_or_ps(products_differ(a, odd, rounds_up, 0),
+                          products_differ(a, _mm256_add_ps(odd, _mm256_set1_ps(16)), rounds_up,
+                                          0));
     way->first = block;
     way->end = block + 1;
     way->quotient = _mm256_movemask_ps(differ) == 0 ? QUOTIENT_NEAR : QUOTIENT_DIVIDE;
     way->inverse[0] = _mm256_cvtss_f32(a.inverse);
     way->rest[0] = _mm256_cvtss_f32(a.rest);
-    way->largest[0] = (uint16_t)_mm256_extract_epi16(pair_largest(a.divisor, f), 1);
+    way->largest[0] = (uint16_t)_mm256_extract_epi16(product_largest(a.divisor, f), 1);
 }
 
 /* ---- the way of NVFP4 ---- */
-
-/*
- * Scales have 8 significands, and so have their products with the tensor's scale: what belongs to
- * each is found once. One of the numbers next to the inverse makes products round as quotients,
- * unless two values are near that need different ones: then the divisor is made one that no block
- * has.
- */
-static __attribute__((noinline))
-void find_significands(float tensor_scale, form f, significands *known)
-{
-    static const int nearby[] = { 0, 1, -1, 2, -2 };
-    const __m256i eighths = _mm256_slli_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), 20);
-    const __m256 scale = f32_of(_mm256_or_si256(set32(127 << 23), eighths));
-    const __m256 divisor = _mm256_mul_ps(scale, _mm256_set1_ps(tensor_scale));
-    const __m256i near = bits_of(_mm256_div_ps(_mm256_set1_ps(1.0f), divisor));
-    pair_factors a = { divisor, _mm256_setzero_ps(), _mm256_setzero_ps() };
-    __m256 differ = f32_of(set32(~0u));
-
-    for (size_t i = 0; i < sizeof nearby / sizeof *nearby; i++) {
-        const __m256i other = _mm256_add_epi32(near, set32((uint32_t)nearby[i]));
-
-        a.inverse = _mm256_blendv_ps(a.inverse, f32_of(other), differ);
-        differ = _mm256_setzero_ps();
-        for (int odd = 1; odd < 8; odd += 2)
-            differ = _mm256_or_ps(differ, pair_differ(
-                a, _mm256_set1_ps((float)odd), f32_of(set32(odd % 4 == 3 ? ~0u : 0)), CODE_E2M1));
-        if (_mm256_movemask_ps(differ) == 0)
-            break;
-    }
-    store256(known->divisor, _mm256_xor_si256(
-        bits_of(divisor), _mm256_srli_epi32(bits_of(differ), 31)));
-    store256(known->inverse, bits_of(a.inverse));
-    store256(known->largest, pair_largest(divisor, f));
-}
 
 /* For a chunk of 8 blocks. Divisors that are not what is known of their scales' significands are
  * divided by. */
@@ -550,7 +463,7 @@ void pair_find_ways(const progress *p, size_t block, form f, chunk_way *way)
     const int is_known = _mm256_testz_si256(power, set32(0x7FFFFF));
     const __m256i largest = is_known ? _mm256_sub_epi32(_mm256_permutevar8x32_epi32(
                                            load256(p->known.largest), which), power)
-                                     : pair_largest(f32_of(divisor), f);
+                                     : product_largest(f32_of(divisor), f);
     const __m256i high = _mm256_srli_epi32(largest, 16);
 
     way->first = block;
@@ -650,7 +563,9 @@ size_t quantise_whole_chunks(progress *p, form f, uint8_t *codes)
         return 0;
     if (p->clamps)
         return pair_choose(p, (pair_kind){ f, QUOTIENT_NEAR, 1, 1, 1 }, codes);
-    return pair_choose(p, (pair_kind){ f, QUOTIENT_NEAR, 0, 1, 1 }, codes);
+    if (f.is_nvfp4 || p->saturates)
+        return pair_choose(p, (pair_kind){ f, QUOTIENT_NEAR, 0, 1, 1 }, codes);
+    return pair_choose(p, (pair_kind){ f, QUOTIENT_NEAR, 0, 0, 1 }, codes);
 }
 
 #endif

@@ -8,6 +8,7 @@
 #include <immintrin.h>
 
 #include "quantise_chunk.h"
+#include "quantise_products.h"
 
 /* ---- maxima ---- */
 
@@ -94,6 +95,8 @@ static inline uint32_t halves_amax(const uint16_t *src, size_t rows, size_t cols
 }
 
 /* ---- codes ---- */
+
+enum { FUSES_PRODUCTS = 0 };    /* see products_differ */
 
 /* Immediates of vrangeps: the smaller or larger magnitude with the sign of the first operand, or
  * the larger magnitude without a sign. */
@@ -475,11 +478,29 @@ int chunk_may_multiply(__m512 divisor, const chunk_inverse *inverse, __mmask16 a
     return refused == 0;
 }
 
+/* The same for NVFP4, by what is known of the significands of the scales; stores the inverses. */
+static inline __attribute__((always_inline))
+int chunk_knows_divisors(const progress *p, size_t block, __mmask16 all, chunk_way *way)
+{
+    const __m512i which = _mm512_srli_epi32(_mm512_maskz_loadu_epi32(all, p->in->scale + block),
+                                            20);
+    const __m512i known = _mm512_broadcast_i64x4(load256(p->known.divisor));
+    const __m512i inverse = _mm512_broadcast_i64x4(load256(p->known.inverse));
+    const __m512i power = _mm512_sub_epi32(_mm512_permutexvar_epi32(which, known),
+                                           _mm512_maskz_loadu_epi32(all, p->in->divisor + block));
+
+    _mm512_storeu_si512(way->inverse,
+                        _mm512_add_epi32(_mm512_permutexvar_epi32(which, inverse), power));
+    return _mm512_mask_test_epi32_mask(all, power, chunk_set32(0x7FFFFF)) == 0;
+}
+
 /* Choose for as many blocks as fit. Divisors that are 2^k need no division, in a range where all
  * magic numbers and products of codes are finite and products of the smallest code are normal. */
 static inline __attribute__((always_inline))
-void chunk_find_way(const quantise_input *in, size_t block, form f, chunk_way *way)
+void chunk_find_way(progress *p, size_t block, form f)
 {
+    const quantise_input *const in = p->in;
+    chunk_way *const way = &p->way;
     const size_t left = (in->cols + in->block_cols - 1) / in->block_cols - block;
     const __mmask16 all = (__mmask16)((1u << size_min(left, CHUNK_WAY_BLOCKS)) - 1);
     const __m512i divisor = _mm512_maskz_loadu_epi32(all, in->divisor + block);
@@ -493,6 +514,11 @@ void chunk_find_way(const quantise_input *in, size_t block, form f, chunk_way *w
     way->quotient = QUOTIENT_DIVIDE;
     if (!f.is_nvfp4 && (is_power & is_safe) == all) {
         way->quotient = QUOTIENT_POWER;
+        return;
+    }
+    if (f.is_nvfp4) {
+        if (in->values == NULL && p->has_safe_divisors && chunk_knows_divisors(p, block, all, way))
+            way->quotient = QUOTIENT_NEAR;
         return;
     }
     inverse.near = _mm512_div_ps(_mm512_set1_ps(1.0f), chunk_f32(divisor));
@@ -531,7 +557,7 @@ size_t chunk_quantise_some(progress *p, size_t col, form f, uint8_t *codes)
     const size_t block = block_at(p->in, col, f);
 
     if (block < p->way.first || block + CHUNK / f.width > p->way.end)
-        chunk_find_way(p->in, block, f, &p->way);
+        chunk_find_way(p, block, f);
     if (p->in->values == NULL && p->way.quotient == QUOTIENT_NEAR)
         return chunk_choose_half(p, QUOTIENT_NEAR, col, f, codes);
     if (p->in->values == NULL && p->way.quotient == QUOTIENT_POWER)

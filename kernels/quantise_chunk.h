@@ -48,7 +48,7 @@ typedef struct {
     uint16_t largest[CHUNK_WAY_BLOCKS]; /* AVX2: the largest BF16 value that does not saturate */
 } chunk_way;
 
-/* NVFP4 in AVX2: what belongs to scales of 1, 9/8, ... 15/8. */
+/* NVFP4: what belongs to scales of 1, 9/8, ... 15/8. */
 typedef struct {
     _Alignas(32) float divisor[8];
     float inverse[8];

@@ -655,9 +655,9 @@ void quantise_rows(const quantise_input *in, form f, uint8_t *codes, size_t code
                       limits.error > in->known_error;
     p.way.first = 0;
     p.way.end = 0;
-#if defined(__AVX2__) && !defined(__AVX512VBMI__)
+#ifdef __AVX2__
     if (f.is_nvfp4)
-        find_significands(in->tensor_scale, f, &p.known);
+        find_significands(in->tensor_scale, f, FUSES_PRODUCTS, &p.known);
 #endif
 again:
     p.has_open_place = 0;
