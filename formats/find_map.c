@@ -236,7 +236,7 @@ static int may_have_prefix(const ckpt_checkpoint *c, const char *prefix)
     const ckpt_catalog *names = store_names(c->store);
     const char *name = ckpt_catalog_at(names, ckpt_catalog_count(names) / 2)->name;
 
-    return strncmp(name, prefix, strlen(prefix)) == 0;
+    return text_begins_with(name, prefix);
 }
 
 /* The family's map that matches most tensors; on a tie the first by name, and without a prefix

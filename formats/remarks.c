@@ -10,6 +10,7 @@
 #include "libckpt/json_scan.h"
 #include "notes.h"
 #include "libckpt/recognise.h"
+#include "libckpt/text.h"
 
 enum { RELEASE_BYTES_MAX = 255 };
 
@@ -58,7 +59,7 @@ static ckpt_code remark_quantiser(ckpt_checkpoint *c, ckpt_error *err)
 static ckpt_code remark_consolidated(ckpt_checkpoint *c, ckpt_error *err)
 {
     if (c->place.name != NULL || c->store->file_count == 0 ||
-        strncmp(c->store->files[0].name, "consolidated", strlen("consolidated")) != 0 ||
+        !text_begins_with(c->store->files[0].name, "consolidated") ||
         !folder_has(c->place.folder, "params.json"))
         return CKPT_OK;
     return note_add(&c->notes, err, "this is Mistral's own form (consolidated.safetensors and "
@@ -93,7 +94,6 @@ void checkpoint_config_hint(const ckpt_checkpoint *c, char out[CONFIG_HINT_BYTES
  */
 static ckpt_code remark_megatron(ckpt_checkpoint *c, ckpt_error *err)
 {
-    static const char decoder[] = "decoder.layers.";
     const ckpt_catalog *names = store_names(c->store);
     char hint[CONFIG_HINT_BYTES];
     size_t i = 0;
@@ -102,7 +102,7 @@ static ckpt_code remark_megatron(ckpt_checkpoint *c, ckpt_error *err)
         strcmp(c->map->family, GENERIC_FAMILY) != 0)
         return CKPT_OK;
     while (i < ckpt_catalog_count(names) &&
-           strncmp(ckpt_catalog_at(names, i)->name, decoder, sizeof decoder - 1) != 0)
+           !text_begins_with(ckpt_catalog_at(names, i)->name, "decoder.layers."))
         i++;
     if (i == ckpt_catalog_count(names))
         return CKPT_OK;

@@ -398,8 +398,8 @@ ckpt_code family_parse(const char *text, size_t size, const char *subject, ckpt_
     ckpt_code code = CKPT_OK;
 
     if (size > FAMILY_TEXT_MAX_BYTES || memchr(text, '\0', size) != NULL)
-        return ckpt_fail(err, CKPT_E_FORMAT, "'%s' is not a family text: contains NUL, or more "
-            "than %d bytes",
+        return ckpt_fail(err, CKPT_E_FORMAT,
+                         "'%s' is not a family text: contains NUL, or more than %d bytes",
                          subject, FAMILY_TEXT_MAX_BYTES);
     if ((family = calloc(1, sizeof *family)) == NULL)
         return family_fail_memory(&p);

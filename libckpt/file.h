@@ -166,6 +166,8 @@ ckpt_code file_check_place(const char *path, ckpt_error *err);
 /* The absolute path that a rename to `path` would replace: links are resolved in all components but
  * the last, which need not exist. malloc'd, yours to free; NULL when the parent is not found. */
 char *file_rename_target(const char *path);
+/* The folder of a path, "." when it names none; malloc'd, NULL when memory is exhausted. */
+char *file_parent(const char *path);
 
 /* "dir/name", malloc'd, yours to free; NULL when there is no memory. */
 char *file_join(const char *directory, const char *name);

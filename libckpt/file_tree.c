@@ -326,8 +326,7 @@ ckpt_code file_sync_tree(const char *path, ckpt_error *err)
     return file_sync_tree_told(path, NULL, NULL, err);
 }
 
-/* Directory part of a path, "." when it has none; malloc'd. */
-static char *parent_of(const char *path)
+char *file_parent(const char *path)
 {
     size_t length = strlen(path);
 
@@ -342,7 +341,7 @@ static char *parent_of(const char *path)
 
 ckpt_code file_check_name(const char *path, size_t more, ckpt_error *err)
 {
-    char *parent = parent_of(path);
+    char *parent = file_parent(path);
     const long longest = parent == NULL ? 0 : pathconf(parent, _PC_NAME_MAX);
     const size_t limit = longest > 0 ? (size_t)longest : NAME_MAX;
     const char *end = path + strlen(path);
@@ -363,7 +362,7 @@ ckpt_code file_check_name(const char *path, size_t more, ckpt_error *err)
 
 ckpt_code file_check_place(const char *path, ckpt_error *err)
 {
-    char *parent = parent_of(path);
+    char *parent = file_parent(path);
     ckpt_code code = CKPT_OK;
     struct stat status;
 
@@ -397,7 +396,7 @@ ckpt_code file_check_place(const char *path, ckpt_error *err)
 
 char *file_rename_target(const char *path)
 {
-    char *parent = parent_of(path);
+    char *parent = file_parent(path);
     char *real_parent = parent == NULL ? NULL : realpath(parent, NULL);
     char *name = strdup(path);
     char *out = NULL;
@@ -421,7 +420,7 @@ char *file_rename_target(const char *path)
 
 ckpt_code file_sync_parent(const char *path, ckpt_error *err)
 {
-    char *parent = parent_of(path);
+    char *parent = file_parent(path);
     ckpt_code code;
 
     if (parent == NULL)

@@ -12,6 +12,7 @@
 
 #include "file.h"
 #include "journal_private.h"
+#include "text.h"
 
 const char journal_name[] = ".ckpt-journal";
 enum { JOURNAL_BYTES_MAX = 1 << 30 };
@@ -20,7 +21,7 @@ enum { JOURNAL_BYTES_MAX = 1 << 30 };
 
 int journal_is_name(const char *name)
 {
-    return strncmp(name, journal_name, strlen(journal_name)) == 0;
+    return text_begins_with(name, journal_name);
 }
 
 /* 1 when the folder holds other files than journals; -1 with errno set when reading it failed. */

@@ -96,6 +96,14 @@ size_t json_utf8_bytes(const unsigned char *bytes, size_t left)
     return length;
 }
 
+int json_is_utf8(const char *text, size_t size)
+{
+    for (size_t at = 0, step; at < size; at += step)
+        if ((step = json_utf8_bytes((const unsigned char *)text + at, size - at)) == 0)
+            return 0;
+    return 1;
+}
+
 /*
  * How many bytes from `at` on are plain: printable ASCII, no quote, no backslash. Eight at a
  * time: each term sets the top bit of a byte that is not plain. Borrows can only set further

@@ -80,5 +80,7 @@ int json_token_u64(const char *text, const json_token *token, uint64_t *out);
 
 /* Length of the UTF-8 character at `bytes`, of which `left` may be read; 0 when it is invalid. */
 size_t json_utf8_bytes(const unsigned char *bytes, size_t left);
+/* 1 when all of the text is such characters. */
+int json_is_utf8(const char *text, size_t size);
 
 #endif

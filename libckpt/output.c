@@ -36,7 +36,7 @@ struct ckpt_output {
  * without. */
 static int lock_parent(const char *path)
 {
-    char *parent = output_folder_of(path);
+    char *parent = file_parent(path);
     const int fd = parent == NULL ? -1 : open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     free(parent);

@@ -47,15 +47,6 @@ ckpt_code output_fail_exists(const char *path, const char *layout, int overwrite
     return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists; --overwrite replaces it", path);
 }
 
-char *output_folder_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    if (slash == NULL)
-        return strdup(".");
-    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
-}
-
 /* "s3://bucket/x", "host:/x", "user@host:x": where other programs copy to. */
 static int is_remote(const char *path)
 {
@@ -82,7 +73,7 @@ static ckpt_code check_name(const char *path, ckpt_error *err)
 {
     const char *slash = strrchr(path, '/');
     const char *name = slash == NULL ? path : slash + 1;
-    char *parent = output_folder_of(path);
+    char *parent = file_parent(path);
     ckpt_code code = CKPT_OK;
     struct stat around;
     struct stat status;

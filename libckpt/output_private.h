@@ -11,8 +11,6 @@ extern const char output_replaced_suffix[];
 
 /* The path without slashes at its end, and the suffix; malloc'd, NULL when memory is exhausted. */
 char *output_with_suffix(const char *path, const char *suffix);
-/* The parent folder of `path`; the same. */
-char *output_folder_of(const char *path);
 
 /* The error for a path that exists. It advises --overwrite only if that would replace the path. */
 ckpt_code output_fail_exists(const char *path, const char *layout, int overwrite, ckpt_error *err);

@@ -7,6 +7,7 @@
 #include "file_ops.h"
 #include "memory.h"
 #include "packed_index.h"
+#include "text.h"
 #include "values.h"
 
 typedef struct {
@@ -89,11 +90,6 @@ static char *full_name(const packed_folder *f, const char *name)
     return full;
 }
 
-static int begins_with(const char *name, const char *prefix)
-{
-    return strncmp(name, prefix, strlen(prefix)) == 0;
-}
-
 /* Entries are sorted by whole names, so that all names below one folder follow each other. */
 static ckpt_code list(const ckpt_folder *self, folder_visit_fn *visit, void *context,
                       ckpt_error *err)
@@ -105,7 +101,7 @@ static ckpt_code list(const ckpt_folder *self, folder_visit_fn *visit, void *con
     int is_over = 0;
 
     for (size_t i = packed_index_place(x, f->prefix);
-         i < x->entry_count && begins_with(x->entries[i].name, f->prefix) && !is_over; i++) {
+         i < x->entry_count && text_begins_with(x->entries[i].name, f->prefix) && !is_over; i++) {
         const char *name = x->entries[i].name + skip;
         char *part = strndup(name, strcspn(name, "/"));
 
@@ -130,7 +126,9 @@ static ckpt_code list_tree(const ckpt_folder *self, file_list *out, ckpt_error *
 
     *out = (file_list){ NULL, 0 };
     for (size_t i = packed_index_place(x, f->prefix);
-         i < x->entry_count && code == CKPT_OK && begins_with(x->entries[i].name, f->prefix); i++)
+         i < x->entry_count && code == CKPT_OK &&
+         text_begins_with(x->entries[i].name, f->prefix);
+         i++)
         code = file_list_add(out, x->entries[i].name + strlen(f->prefix), err);
     return code;
 }
@@ -148,7 +146,7 @@ static int has(const ckpt_folder *self, const char *name)
 
         memcpy(full + strlen(full), "/", 2);
         i = packed_index_place(x, full);
-        found = i < x->entry_count && begins_with(x->entries[i].name, full);
+        found = i < x->entry_count && text_begins_with(x->entries[i].name, full);
     }
     free(full);
     return found;

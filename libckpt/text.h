@@ -38,6 +38,11 @@ static inline int text_order(const void *left, const void *right)
     return strcmp(*(const char *const *)left, *(const char *const *)right);
 }
 
+static inline int text_begins_with(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
 /* 1 when `text` ends in `suffix` and is longer than it. */
 static inline int text_ends_with(const char *text, const char *suffix)
 {

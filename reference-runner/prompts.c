@@ -151,8 +151,8 @@ static ckpt_code read_json_value(const reader *r, const json_value *v)
         return read_ids(r, v);
     for (const json_value *row = json_first(v); row != NULL && code == CKPT_OK;
          row = json_next(row))
-        code = json_is_array(row) ? read_ids(r, row) : complain(r, "a mixture of ids and lists of "
-            "ids");
+        code = json_is_array(row) ? read_ids(r, row)
+                                  : complain(r, "a mixture of ids and lists of ids");
     return code;
 }
 

@@ -47,5 +47,5 @@ void earlier_drop_blanks(earlier_begin *begin)
 
 int earlier_begins_as(const earlier_begin *begin, const char *text)
 {
-    return strncmp(begin->bytes, text, strlen(text)) == 0;
+    return text_begins_with(begin->bytes, text);
 }

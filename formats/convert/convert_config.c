@@ -167,8 +167,8 @@ static ckpt_code plan_inference(job_plan *plan, ckpt_error *err)
     code = inference_config_derive(family_name(plan->source->family), plan->config_text, &bare,
                                    &why);
     if (code == CKPT_E_FORMAT)
-        return note_add(&plan->notes, err, "%s is not written: "
-            "%s", CONFIG_INFERENCE_FILE, why.text);
+        return note_add(&plan->notes, err, "%s is not written: %s",
+                        CONFIG_INFERENCE_FILE, why.text);
     if (code != CKPT_OK)
         return ckpt_fail(err, code, "%s", why.text);
     if (bare != NULL)

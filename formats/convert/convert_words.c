@@ -53,8 +53,8 @@ static ckpt_code take_encodings(const convert_words *w, const ckpt_format *forma
     if ((code = take_encoding("experts", w->experts, &out->experts, err)) != CKPT_OK)
         return code;
     if (out->dtype == PLAN_FP4)
-        return ckpt_fail(err, CKPT_E_USAGE, "--dtype fp4: only experts can be FP4 (use --experts "
-            "fp4)");
+        return ckpt_fail(err, CKPT_E_USAGE,
+                         "--dtype fp4: only experts can be FP4 (use --experts fp4)");
     if (format->no_f32 && (out->dtype == PLAN_F32 || out->experts == PLAN_F32))
         return ckpt_fail(err, CKPT_E_USAGE, "--layout %s holds BF16, FP8 and FP4 weights, as the "
                          "reference code does: --dtype and --experts cannot be f32",
@@ -253,8 +253,8 @@ ckpt_code convert_take_words(const convert_words *words, convert_options *out, c
     ckpt_code code;
 
     if (out->no_digest && out->verify)
-        return ckpt_fail(err, CKPT_E_USAGE, "--verify compares digests and cannot be used with "
-            "--no-digest");
+        return ckpt_fail(err, CKPT_E_USAGE,
+                         "--verify compares digests and cannot be used with --no-digest");
     if ((code = convert_find_layout(layout, &out->format, err)) != CKPT_OK)
         return code;
     if ((out->sharding.mp != 0) != (strcmp(layout, "mp") == 0))

@@ -138,18 +138,6 @@ ckpt_code gguf_scan_length(gguf_scan *s, uint64_t *size, const char *what)
     return code;
 }
 
-static int is_utf8(const char *text, size_t size)
-{
-    for (size_t at = 0; at < size;) {
-        const size_t step = json_utf8_bytes((const unsigned char *)text + at, size - at);
-
-        if (step == 0)
-            return 0;
-        at += step;
-    }
-    return 1;
-}
-
 ckpt_code gguf_scan_text(gguf_scan *s, char *out, size_t size, const char *what)
 {
     const ckpt_code code = scan_bytes(s, out, size, what);
@@ -157,7 +145,7 @@ ckpt_code gguf_scan_text(gguf_scan *s, char *out, size_t size, const char *what)
     if (code != CKPT_OK)
         return code;
     out[size] = '\0';
-    if (strlen(out) != size || !is_utf8(out, size))
+    if (strlen(out) != size || !json_is_utf8(out, size))
         return ckpt_fail(s->err, CKPT_E_FORMAT, "'%s': %s at byte %llu is not text",
                          file_path(s->file), what, (unsigned long long)(s->offset - size));
     return CKPT_OK;

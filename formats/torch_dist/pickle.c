@@ -269,7 +269,7 @@ static ckpt_code run_double(machine *m)
     return push(m, v);
 }
 
-/* Bytes that a UTF-8 sequence has and the bits that its first byte gives; 0: not a first byte. */
+/* Bytes of a UTF-8 sequence with this first byte; 0: not a first byte. */
 static size_t utf8_length(unsigned char first)
 {
     if (first < 0x80)
@@ -281,7 +281,7 @@ static size_t utf8_length(unsigned char first)
     return first >= 0xf0 && first < 0xf5 ? 4 : 0;
 }
 
-/* As in Python: lone surrogates are accepted, overlong forms are not. */
+/* As in Python: other than json_utf8_bytes it accepts lone surrogates. */
 static int is_utf8(const unsigned char *bytes, size_t size)
 {
     for (size_t i = 0; i < size;) {

@@ -120,9 +120,8 @@ static ckpt_code read_tracker(const ckpt_folder *root, char out[NAME_MAX + 1], c
     ckpt_code code = folder_read_all(root, tracker_name, TRACKER_BYTES_MAX, &tracker, err);
 
     if (code == CKPT_OK && !folder_of(tracker.bytes, out))
-        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' does not name an iteration: "
-            "'%.32s'", tracker.path,
-                         tracker.bytes);
+        code = ckpt_fail(err, CKPT_E_FORMAT, "'%s' does not name an iteration: '%.32s'",
+                         tracker.path, tracker.bytes);
     else if (code == CKPT_OK && !folder_has(root, out))
         code = fail_absent(root, tracker.path, out, err);
     folder_text_release(&tracker);

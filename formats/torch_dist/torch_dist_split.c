@@ -339,9 +339,9 @@ static ckpt_code add_boxes(dist_cutter *c, const map_extra *extra)
         count *= c->counts[d];
         box.size[d] = key->shape[d] / c->counts[d];
         if (count / (is_stacked(c) ? c->counts[0] : 1) > BOXES_MAX)
-            return ckpt_fail(c->err, CKPT_E_USAGE, "tensor '%s' would be cut into more than %d "
-                "boxes",
-                             key->name, BOXES_MAX);
+            return ckpt_fail(c->err, CKPT_E_USAGE,
+                             "tensor '%s' would be cut into more than %d boxes", key->name,
+                             BOXES_MAX);
     }
     box.name = name;
     for (uint64_t i = 0; i < count && code == CKPT_OK; i++) {

@@ -5,6 +5,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include "libckpt/json_scan.h"
 #include "libckpt/size.h"
 
 /* Parse decimal digits at *at and advance it. 0: no digits, or too large. */
@@ -319,27 +320,6 @@ const char *hub_repo_complaint(const char *id)
     return NULL;
 }
 
-static int utf8_is_valid(const unsigned char *at)
-{
-    while (*at != '\0') {
-        const unsigned lead = *at++;
-        const unsigned more = lead < 0x80 ? 0 : lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3;
-        uint32_t value = more == 0 ? lead : lead & (0x3fu >> more);
-
-        if (lead >= 0x80 && (lead < 0xc2 || lead > 0xf4))
-            return 0;
-        for (unsigned i = 0; i < more; i++) {
-            if ((*at & 0xc0) != 0x80)
-                return 0;
-            value = value << 6 | (*at++ & 0x3fu);
-        }
-        if ((more == 2 && value < 0x800) || (more == 3 && (value < 0x10000 || value > 0x10ffff)) ||
-            (value >= 0xd800 && value < 0xe000))
-            return 0;
-    }
-    return 1;
-}
-
 static const char *component_complaint(const char *at, size_t size)
 {
     enum { NAME_BYTES_MAX = 246 };      /* ".metadata" is appended, a name has 255 at most */
@@ -368,7 +348,7 @@ const char *hub_path_complaint(const char *path)
     for (const char *c = path; *c != '\0'; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f || *c == '\\')
             return "it has a control character or a backslash";
-    if (!utf8_is_valid((const unsigned char *)path))
+    if (!json_is_utf8(path, strlen(path)))
         return "it is not UTF-8";
     if (isalpha((unsigned char)path[0]) && path[1] == ':')
         return "it starts with a drive letter";

@@ -13,6 +13,7 @@
 #include "libckpt/memory.h"
 #include "libckpt/sha256.h"
 #include "libckpt/size.h"
+#include "libckpt/text.h"
 #include "remote_check.h"
 #include "remote_file.h"
 
@@ -56,11 +57,6 @@ static const char *name_in(const remote_folder *f, const char *path)
     return strncmp(path, f->prefix, size) == 0 && path[size] != '\0' ? path + size : NULL;
 }
 
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 /* All files below the folder, sorted. */
 static ckpt_code list_names(const remote_folder *f, file_list *out, ckpt_error *err)
 {
@@ -81,7 +77,7 @@ static ckpt_code list_names(const remote_folder *f, file_list *out, ckpt_error *
     }
     pthread_mutex_unlock(&s->lock);
     if (out->count > 0)
-        qsort(out->names, out->count, sizeof *out->names, by_text);
+        qsort(out->names, out->count, sizeof *out->names, text_order);
     return code;
 }
 

@@ -10,16 +10,12 @@
 #include <string.h>
 
 #include "cli_private.h"
+#include "libckpt/text.h"
 
 /* ---- what an option takes ---- */
 
 typedef enum { TAKES_NOTHING, TAKES_TEXT, TAKES_WORDS, TAKES_WORDS_OR_FILE, TAKES_FILE,
                TAKES_FOLDER, TAKES_COMMAND } option_value;
-
-static int begins_with(const char *text, const char *word)
-{
-    return strncmp(text, word, strlen(word)) == 0;
-}
 
 static const cli_words *find_words(const cli_command *command, const char *name)
 {
@@ -38,13 +34,13 @@ static option_value value_of(const cli_command *command, const cli_option *o)
     if (o->kind == CLI_CHOICE)
         return TAKES_WORDS;
     if (find_words(command, o->name) != NULL)
-        return begins_with(o->value, "FILE") ? TAKES_WORDS_OR_FILE : TAKES_WORDS;
-    if (begins_with(o->value, "COMMAND"))
+        return text_begins_with(o->value, "FILE") ? TAKES_WORDS_OR_FILE : TAKES_WORDS;
+    if (text_begins_with(o->value, "COMMAND"))
         return TAKES_COMMAND;
-    if (begins_with(o->value, "DIR"))
+    if (text_begins_with(o->value, "DIR"))
         return TAKES_FOLDER;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
-        if (begins_with(o->value, files[i]))
+        if (text_begins_with(o->value, files[i]))
             return TAKES_FILE;
     return TAKES_TEXT;
 }
