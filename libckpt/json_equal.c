@@ -1,7 +1,6 @@
 /* json_equal.c: compares two JSON values. */
 #include "json.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "table.h"

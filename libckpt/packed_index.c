@@ -1,7 +1,6 @@
 /* The index of a packed checkpoint. Nothing in it is trusted before it was checked. */
 #include "packed_index.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 

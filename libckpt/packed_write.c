@@ -1,7 +1,6 @@
 /* Writes a packed checkpoint: chunks are compressed by several threads and written in order. */
 #include "packed.h"
 
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-
 ckpt_code pieces_begin(ckpt_store *store, ckpt_catalog *keys, ckpt_error *err)
 {
     store->keys = keys;

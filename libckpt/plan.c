@@ -1,8 +1,6 @@
 /* Chooses target encodings by policy. */
 #include "plan.h"
 
-#include <string.h>
-
 #include "encoding.h"
 #include "tensor_class.h"
 

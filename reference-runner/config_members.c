@@ -2,7 +2,6 @@
  * DeepSeek-V4 supports. */
 #include "config_members.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "libckpt/config_meaning.h"

@@ -1,5 +1,4 @@
 /* graph_experts.c: the expert half of a block: routing of all rows, then the experts in order. */
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

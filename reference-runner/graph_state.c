@@ -1,6 +1,5 @@
 /* graph_state.c: the buffers of the graph and the accounting of their memory. */
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "model.h"

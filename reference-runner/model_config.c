@@ -1,7 +1,6 @@
 /* model_config.c: reads all spellings of the config and refuses contradictions. */
 #include "model_config.h"
 
-#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -6,7 +6,6 @@
  * can be a long text without blanks.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "libckpt/memory.h"
 #include "tokenizer_private.h"

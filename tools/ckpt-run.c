@@ -1,6 +1,5 @@
 /* ckpt-run: run a model from any layout and write its logits. */
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

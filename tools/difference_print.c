@@ -2,7 +2,6 @@
 #include "difference_print.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 
 #include "histogram.h"

@@ -1,7 +1,6 @@
 #include "run_devices.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "libckpt/size.h"
 

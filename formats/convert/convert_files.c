@@ -1,5 +1,4 @@
 /* The target of a conversion: files and positions. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "convert_plan.h"

@@ -23,7 +23,6 @@
 #include "formats/format.h"
 #include "libckpt/encode.h"
 
-
 /* ---- writing ---- */
 
 typedef struct side_data_writer side_data_writer;

@@ -2,7 +2,6 @@
 #include "common_pt.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "libckpt/buffer.h"
 #include "pickle_write.h"

@@ -1,7 +1,6 @@
 /* pickle_write.c: pickles of protocol 2. */
 #include "pickle_write.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static void flush(pickle_writer *w)

@@ -1,6 +1,5 @@
 /* Cuts keys into boxes and assigns boxes to files. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "libckpt/array.h"

@@ -1,6 +1,5 @@
 /* hub_url.c: URLs of hubs, and comparison of their origins. */
 #include <ctype.h>
-#include <inttypes.h>
 #include <strings.h>
 #include <time.h>
 

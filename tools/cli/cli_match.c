@@ -1,6 +1,5 @@
 /* cli_match.c: options and words as they are typed: abbreviated, mistyped, by one letter. */
 #include <ctype.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "cli_private.h"

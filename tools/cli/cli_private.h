@@ -16,7 +16,6 @@ void cli_answer_report(void);
 /* Erase the line of the meter, if there is one, and stop drawing it. */
 void cli_erase_progress(void);
 
-
 /* ---- values ---- */
 
 /* Set the target of an option. `source` says in errors where the value is from: "option

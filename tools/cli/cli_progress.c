@@ -2,7 +2,6 @@
 #include "cli.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
