@@ -112,7 +112,7 @@ static int next_lot(keep_pool *pool)
 
 void *keep_take(keep_pool *pool, uint64_t bytes)
 {
-    const uint64_t whole = size_div_up(bytes, KEEP_ALIGNMENT) * KEEP_ALIGNMENT;
+    const uint64_t whole = size_div_up(size_max(bytes, 1), KEEP_ALIGNMENT) * KEEP_ALIGNMENT;
     char *lot;
 
     if (bytes > KEEP_LOT_BYTES ||

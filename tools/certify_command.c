@@ -656,6 +656,18 @@ static ckpt_code check_sums(const certifying *job, ckpt_error *err)
                : CKPT_OK;
 }
 
+/* Of the files in a packed one there are no hashes. */
+static ckpt_code check_integrity(const certifying *job, ckpt_error *err)
+{
+    for (size_t i = 0; i < job->count; i++)
+        if (opt.integrity == NULL || (!packed_detect(job->paths[i]) &&
+                                      strcmp(ckpt_layout_name(job->checkpoints[i]),
+                                             "torch_dist") == 0))
+            return CKPT_OK;
+    return ckpt_fail(err, CKPT_E_USAGE, "--integrity '%s' is for a checkpoint of Megatron "
+                     "(torch_dist), not packed: none is certified", opt.integrity);
+}
+
 /* Open everything, and refuse what must fail later. */
 static ckpt_code open_all(certifying *job, ckpt_error *err)
 {
@@ -667,6 +679,7 @@ static ckpt_code open_all(certifying *job, ckpt_error *err)
     for (size_t i = 0; i < job->count && code == CKPT_OK; i++)
         code = ckpt_open(job->paths[i], &opt.open, &job->checkpoints[i], err);
     if (code != CKPT_OK || (code = check_sums(job, err)) != CKPT_OK ||
+        (code = check_integrity(job, err)) != CKPT_OK ||
         (code = check_exceptions(job, err)) != CKPT_OK ||
         (code = certify_deltas_check(&deltas, err)) != CKPT_OK)
         return code;

@@ -77,14 +77,19 @@ static ckpt_code check_spares(const certify_places *p, certify_output output, ck
 }
 
 /* Where digests of tensors go, if they are many. */
-static ckpt_code check_beside(const char *out, ckpt_error *err)
+static ckpt_code check_beside(const char *const *outputs, ckpt_error *err)
 {
+    const char *out = outputs[PLACE_CERTIFICATE];
     char *path = certificate_tensor_path(out);
     ckpt_code code;
 
     if (path == NULL)
         return ckpt_fail_memory(err, "a path", strlen(out));
     code = file_check_name(path, 0, err);
+    for (int i = 0; i < PLACE_COUNT && code == CKPT_OK; i++)
+        if (outputs[i] != NULL && (strcmp(outputs[i], path) == 0 || file_is_same(outputs[i], path)))
+            code = ckpt_fail(err, CKPT_E_USAGE, "'%s' is named for another output: digests of "
+                             "tensors go there, beside the certificate", path);
     free(path);
     return code;
 }
@@ -102,5 +107,5 @@ ckpt_code certify_places_check(const certify_places *places, ckpt_error *err)
     for (int i = 0; i < PLACE_COUNT && code == CKPT_OK; i++)
         if (outputs[i] != NULL && (code = file_check_place(outputs[i], err)) == CKPT_OK)
             code = check_spares(places, (certify_output)i, err);
-    return code == CKPT_OK ? check_beside(outputs[PLACE_CERTIFICATE], err) : code;
+    return code == CKPT_OK ? check_beside(outputs, err) : code;
 }

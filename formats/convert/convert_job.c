@@ -77,9 +77,13 @@ ckpt_code convert_check_ids(const job_plan *plan, ckpt_error *err)
 
 ckpt_code convert_check_run(convert_job *job, ckpt_error *err)
 {
-    const ckpt_code code = convert_check_ids(job->plan, err);
+    const job_plan *plan = job->plan;
+    int may_be_there = 0;
+    ckpt_code code = convert_check_ids(plan, err);
 
-    return code == CKPT_OK ? job_output_check_begin(&job->output, err) : code;
+    if (code == CKPT_OK && plan->share != NULL && file_is_directory(plan->options.target))
+        code = convert_may_be_result(plan, &may_be_there, err);
+    return code == CKPT_OK && !may_be_there ? job_output_check_begin(&job->output, err) : code;
 }
 
 ckpt_code convert_check_space(const convert_job *job, ckpt_error *err)

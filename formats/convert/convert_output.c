@@ -78,12 +78,8 @@ static output_options make_options(job_output *output, const file_list *files)
 
 ckpt_code job_output_check_begin(job_output *output, ckpt_error *err)
 {
-    const convert_options *o = &output->plan->options;
     const output_options options = make_options(output, NULL);
 
-    /* DST may have been made by other shares of the job: see look_for_result. */
-    if (output->plan->share != NULL && file_is_directory(o->target))
-        return CKPT_OK;
     return output_check_begin(&options, err);
 }
 

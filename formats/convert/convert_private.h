@@ -27,6 +27,8 @@ ckpt_code convert_check_root(const job_plan *plan, job_result *result, ckpt_erro
 /* This share is done. The last process verifies what the others wrote and continues; for the
  * others result.is_waiting is set. */
 ckpt_code convert_join(convert_job *job, const convert_pipeline *p, ckpt_error *err);
+/* *may_be: 1 if DST has files as this job writes them; only comparing would tell their values. */
+ckpt_code convert_may_be_result(const job_plan *plan, int *may_be, ckpt_error *err);
 /* *is_there is set to 1 if DST exists and has what this share would write. */
 ckpt_code convert_find_result(const job_plan *plan, const convert_pipeline *p, int *is_there,
                               ckpt_error *err);

@@ -195,23 +195,42 @@ out:
     return code;
 }
 
-ckpt_code convert_find_result(const job_plan *plan, const convert_pipeline *p, int *is_there,
-                              ckpt_error *err)
+/* Look whether DST may be the result: only its values would tell more. Its files are left open. */
+static ckpt_code look_at_result(const job_plan *plan, int *may_be, ckpt_error *err)
 {
-    const ckpt_store *store = plan->store;
+    const char *directory = plan->store->directory;
     journal_sight result;
     journal_sight partial;
     ckpt_code code;
 
-    if ((code = journal_look(store->directory, plan->fingerprint, &result, err)) != CKPT_OK ||
-        (code = output_look(store->directory, plan->fingerprint, &partial, err)) != CKPT_OK)
+    *may_be = 0;
+    if ((code = journal_look(directory, plan->fingerprint, &result, err)) != CKPT_OK ||
+        (code = output_look(directory, plan->fingerprint, &partial, err)) != CKPT_OK)
         return code;
     /* If all journals exist, the output is being renamed, or was when its process was killed. If
      * some exist, only their removal was left. */
-    if (result.is_other || result.same_count >= plan->options.share_count || partial.same_count > 0)
-        return CKPT_OK;
-    if (open_result(plan))
+    if (!result.is_other && result.same_count < plan->options.share_count &&
+        partial.same_count == 0)
+        *may_be = open_result(plan);
+    return CKPT_OK;
+}
+
+ckpt_code convert_find_result(const job_plan *plan, const convert_pipeline *p, int *is_there,
+                              ckpt_error *err)
+{
+    int may_be;
+    ckpt_code code = look_at_result(plan, &may_be, err);
+
+    if (code == CKPT_OK && may_be)
         code = compare_result(plan, p, is_there, err);
     store_close_files(plan->store, NULL);
-    return code == CKPT_OK && *is_there ? journal_remove_all(store->directory, err) : code;
+    return code == CKPT_OK && *is_there ? journal_remove_all(plan->store->directory, err) : code;
+}
+
+ckpt_code convert_may_be_result(const job_plan *plan, int *may_be, ckpt_error *err)
+{
+    const ckpt_code code = look_at_result(plan, may_be, err);
+
+    store_close_files(plan->store, NULL);
+    return code;
 }

@@ -304,9 +304,6 @@ static ckpt_code check_target(const pack_options *o, ckpt_error *err)
     if (file_exists(o->target))
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists: move it away or choose another "
                          "name", o->target);
-    if (o->target[strlen(o->target) - 1] == '/')
-        return ckpt_fail(err, CKPT_E_USAGE, "'%s' names a folder: expected the name of a file, "
-                         "which the packed checkpoint is", o->target);
     if ((code = file_check_name(o->target, strlen(".partial"), err)) != CKPT_OK ||
         (code = file_check_place(o->target, err)) != CKPT_OK)
         return code;

@@ -609,7 +609,17 @@ def test_megatron_integrity_json(forms, tmp_path):
     for name, digest in made["files"].items():
         said = subprocess.run(["sha256sum", inner / name], capture_output=True, text=True).stdout
         assert said.split()[0] == digest
-    certify(tmp_path / "c.json", "--integrity", tmp_path / "i.json", source, check=2)
+    for more in ((), ("--dry-run",)):        # before a value is read, and before a file is written
+        said = certify(tmp_path / "none.json", "--sha256sums", tmp_path / "sums", "--integrity",
+                       tmp_path / "i.json", *more, source, check=2).err
+        assert "i.json' is for a checkpoint of Megatron (torch_dist)" in said
+    assert not (tmp_path / "sums").exists() and not (tmp_path / "none.json").exists()
+
+
+def test_the_digests_beside_a_certificate_are_an_output_too(small, tmp_path):
+    said = certify(tmp_path / "c.json", "--html", tmp_path / "c.tensors.json.zst", small[0],
+                   check=2).err
+    assert "c.tensors.json.zst' is named for another output" in said
 
 
 def test_junit_summary_and_cyclonedx(small, tmp_path):

@@ -106,6 +106,23 @@ def test_an_unfinished_run_that_would_be_resumed_is_a_plan(name, inputs, begun, 
     assert tree(partial(out)) == before and not out.exists()
 
 
+@pytest.mark.parametrize("other", ["made otherwise", "of its other part"])
+def test_a_part_looks_at_what_is_there(inputs, ckpt, tmp_path, other):
+    """The result of all parts is fine, whose values a run would compare; other files are in the
+    way."""
+    out = tmp_path / "out"
+    words = ["ckpt-convert", "--no-manifest", "--dtype", "bf16", "--part", "1/2", inputs["a"], out]
+    if other == "of its other part":
+        ckpt(*words)
+        ckpt(*words[:5], "2/2", *words[6:])
+        assert out.is_dir()
+        for more in (["--dry-run"], []):
+            ckpt(words[0], *more, *words[1:])
+        return
+    ckpt("ckpt-convert", "--no-manifest", "--experts", "fp8", inputs["a"], out)
+    refuse_alike(tmp_path, *words, says="already exists")
+
+
 @pytest.mark.parametrize("name, option", REPLACING)
 def test_an_unfinished_run_that_would_be_discarded(name, option, inputs, begun, ckpt, tmp_path):
     text, other = COMMANDS[name]

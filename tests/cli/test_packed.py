@@ -407,7 +407,7 @@ def test_a_name_of_a_folder_is_refused(ckpt, golden_a, tmp_path):
     for options in ([], ["--dry-run"]):
         said = ckpt("ckpt-delta", "diff", "--base", "none", *options, golden_a,
                     f"{tmp_path}/new/", check=2).err
-        assert "new/' names a folder" in said and "partial" not in said
+        assert "new/': expected a file, got the name of a folder" in said and "partial" not in said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -322,10 +322,20 @@ def test_a_stage_that_fails_stops_the_chain(prepare, tmp_path):
     (("--version",), "unknown option '--version'"),
     (("--hf-checkpoint", "hf://a/b"), "'hf://a/b': expected a folder"),
     (("--frobnicate", "1"), "unknown option"), (("--frobnicate=1",), "option '--frobnicate'"),
-    (("--preset", "flash-h200"), "behind --, as in -- --preset"), (("V4",), "expected an option")])
+    (("--preset", "flash-h200"), "behind --, as in -- --preset"), (("V4",), "expected an option"),
+    (("--", "--dry-run"), "'--dry-run' behind --"),
+    (("--", "--part=1/2"), "'--part=1/2' behind --"),
+    (("--", "--layout", "gguf"), "'--layout' behind --: the stage torch_dist makes")])
 def test_nonsense_is_refused(prepare, options, said):
     failed = prepare(*options, check=2).stderr
     assert failed.startswith("prepare-megatron: ") and said in failed
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_there_must_be_something_to_copy(prepare, golden_a, tmp_path, more):
+    failed = prepare("--model-name", "Tiny-V4", "--model-dir", tmp_path / "models",
+                     "--hf-checkpoint", golden_a, "--stages", "copy", *more, check=2)
+    assert "Tiny-V4_torch_dist' to copy: the stage torch_dist makes it" in failed.stderr
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(prepare, golden_a, tmp_path):
