@@ -108,9 +108,11 @@ def test_variables_are_those_of_the_launcher(prepare, tmp_path):
 @pytest.mark.parametrize("nodes, how", [("1", "rsync"), ("2", "srun")])
 def test_a_small_model_is_prepared_and_found(prepare, ckpt, digest, golden_a, tmp_path, nodes,
                                              how):
+    # A copy: other tests make links to the golden files, which changes the times that are recorded.
+    source = shutil.copytree(golden_a, tmp_path / "source")
     models, disk = tmp_path / "my models", tmp_path / "disk"
     options = ("--model-name", "Tiny-V4", "--model-dir", models, "--model-local-dir", disk,
-               "--hf-checkpoint", golden_a, "--num-nodes", nodes)
+               "--hf-checkpoint", source, "--num-nodes", nodes)
     prepare(*options)
     made = models / "Tiny-V4_torch_dist"
     assert (made / TRACKER).read_text().strip() == "release"
