@@ -659,10 +659,11 @@ static ckpt_code check_sums(const certifying *job, ckpt_error *err)
 /* Of the files in a packed one there are no hashes. */
 static ckpt_code check_integrity(const certifying *job, ckpt_error *err)
 {
+    if (opt.integrity == NULL)
+        return CKPT_OK;
     for (size_t i = 0; i < job->count; i++)
-        if (opt.integrity == NULL || (!packed_detect(job->paths[i]) &&
-                                      strcmp(ckpt_layout_name(job->checkpoints[i]),
-                                             "torch_dist") == 0))
+        if (!packed_detect(job->paths[i]) &&
+            strcmp(ckpt_layout_name(job->checkpoints[i]), "torch_dist") == 0)
             return CKPT_OK;
     return ckpt_fail(err, CKPT_E_USAGE, "--integrity '%s' is for a checkpoint of Megatron "
                      "(torch_dist), not packed: none is certified", opt.integrity);

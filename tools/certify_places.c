@@ -76,6 +76,11 @@ static ckpt_code check_spares(const certify_places *p, certify_output output, ck
     return code;
 }
 
+static int is_one_place(const char *a, const char *b)
+{
+    return strcmp(a, b) == 0 || file_is_same(a, b);
+}
+
 /* Where digests of tensors go, if they are many. */
 static ckpt_code check_beside(const char *const *outputs, ckpt_error *err)
 {
@@ -87,7 +92,7 @@ static ckpt_code check_beside(const char *const *outputs, ckpt_error *err)
         return ckpt_fail_memory(err, "a path", strlen(out));
     code = file_check_name(path, 0, err);
     for (int i = 0; i < PLACE_COUNT && code == CKPT_OK; i++)
-        if (outputs[i] != NULL && (strcmp(outputs[i], path) == 0 || file_is_same(outputs[i], path)))
+        if (outputs[i] != NULL && is_one_place(outputs[i], path))
             code = ckpt_fail(err, CKPT_E_USAGE, "'%s' is named for another output: digests of "
                              "tensors go there, beside the certificate", path);
     free(path);
@@ -101,8 +106,7 @@ ckpt_code certify_places_check(const certify_places *places, ckpt_error *err)
 
     for (int i = 0; i < PLACE_COUNT; i++)
         for (int k = 0; k < i && outputs[i] != NULL; k++)
-            if (outputs[k] != NULL &&
-                (strcmp(outputs[i], outputs[k]) == 0 || file_is_same(outputs[i], outputs[k])))
+            if (outputs[k] != NULL && is_one_place(outputs[i], outputs[k]))
                 return ckpt_fail(err, CKPT_E_USAGE, "'%s' is named for two outputs", outputs[i]);
     for (int i = 0; i < PLACE_COUNT && code == CKPT_OK; i++)
         if (outputs[i] != NULL && (code = file_check_place(outputs[i], err)) == CKPT_OK)
