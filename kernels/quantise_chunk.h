@@ -1,5 +1,5 @@
 /*
- * quantise_chunk.h: shared by quantise_rows.c and avx512_quantise.h. A chunk is the columns of a
+ * quantise_chunk.h: shared by quantise_rows.c and quantise_pairs.h. A chunk is the columns of a
  * row, at most CHUNK, that are quantised at a time.
  */
 #ifndef CKPT_KERNELS_QUANTISE_CHUNK_H
@@ -33,26 +33,28 @@ typedef struct {
 } form;
 
 /* How quotients are computed. QUOTIENT_POWER: divisors are powers of two, and nothing is divided.
- * QUOTIENT_NEAR: values are multiplied by the divisor's inverse, see chunk_may_multiply. */
+ * QUOTIENT_NEAR: values are multiplied by the divisor's inverse, see products_differ. */
 typedef enum { QUOTIENT_POWER, QUOTIENT_NEAR, QUOTIENT_DIVIDE } chunk_quotient;
 
-enum { CHUNK_WAY_BLOCKS = 16 };
+enum { CHUNK_WAY_BLOCKS = CHUNK / 16 };
 
 /* How the blocks of one or more chunks are quantised. */
 typedef struct {
     size_t first;
     size_t end;             /* past the last block; 0: none yet */
     chunk_quotient quotient;
-    _Alignas(64) float inverse[CHUNK_WAY_BLOCKS];   /* of the divisors, for QUOTIENT_NEAR */
+    _Alignas(32) float inverse[CHUNK_WAY_BLOCKS];   /* of the divisors, for QUOTIENT_NEAR */
     float rest[CHUNK_WAY_BLOCKS];       /* what the inverses lack */
-    uint16_t largest[CHUNK_WAY_BLOCKS]; /* AVX2: the largest BF16 value that does not saturate */
+    uint16_t largest[CHUNK_WAY_BLOCKS]; /* the largest BF16 value that does not saturate */
 } chunk_way;
 
 /* NVFP4: what belongs to scales of 1, 9/8, ... 15/8. */
 typedef struct {
     _Alignas(32) float divisor[8];
     float inverse[8];
+    float rest[8];
     float largest[8];       /* the largest BF16 value that does not saturate */
+    int needs_rest;         /* products with `inverse` alone do not round as quotients */
 } significands;
 
 /* The call, the current row, and the sums so far. */

@@ -1,6 +1,6 @@
 /*
  * quantise_products.h: when values may be multiplied by the inverse of a divisor instead of divided
- * by it, so that all have the same codes. For avx2_quantise.h and avx512_quantise.h.
+ * by it, so that all have the same codes. For quantise_pairs.h.
  */
 #ifndef CKPT_KERNELS_QUANTISE_PRODUCTS_H
 #define CKPT_KERNELS_QUANTISE_PRODUCTS_H
@@ -65,42 +65,63 @@ static inline __m256i product_largest(__m256 divisor, form f)
                                                      15));
 }
 
+/* 1 / divisor, and what it lacks: together an inverse of almost twice as many bits. */
+static inline product_factors product_inverse(__m256 divisor)
+{
+    const __m256 one = _mm256_set1_ps(1.0f);
+    const __m256 near = _mm256_div_ps(one, divisor);
+
+    return (product_factors){ divisor, near,
+                              _mm256_mul_ps(_mm256_fnmadd_ps(near, divisor, one), near) };
+}
+
+/* products_differ for the codes of E2M1. */
+static inline __m256 e2m1_products_differ(product_factors f, int is_fused)
+{
+    __m256 differ = _mm256_setzero_ps();
+
+    for (int odd = 1; odd < 8; odd += 2)
+        differ = _mm256_or_ps(differ, products_differ(
+            f, _mm256_set1_ps((float)odd), f32_of(set32(odd % 4 == 3 ? ~0u : 0)), is_fused));
+    return differ;
+}
+
 /*
  * Scales have 8 significands, and so have their products with the tensor's scale: what belongs to
- * each is found once. One of the numbers next to the inverse makes products round as quotients,
- * unless two values are near that need different ones: then the divisor is made one that no block
- * has. Without is_fused, products that are the largest code, 2 * 3, must also be quotients that
- * are, because saturated ones are counted by them.
+ * each is found once. For most tensors, one of the numbers next to the inverse makes products round
+ * as quotients, for each significand; else the rest is needed. Where two values are near that need
+ * different numbers even so, the divisor is made one that no block has.
  */
 static __attribute__((noinline))
-void find_significands(float tensor_scale, form f, int is_fused, significands *known)
+void find_significands(float tensor_scale, form f, significands *known)
 {
     static const int nearby[] = { 0, 1, -1, 2, -2 };
     const __m256i eighths = _mm256_slli_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), 20);
     const __m256 scale = f32_of(_mm256_or_si256(set32(127 << 23), eighths));
-    const __m256 divisor = _mm256_mul_ps(scale, _mm256_set1_ps(tensor_scale));
-    const __m256i near = bits_of(_mm256_div_ps(_mm256_set1_ps(1.0f), divisor));
-    product_factors a = { divisor, _mm256_setzero_ps(), _mm256_setzero_ps() };
+    const product_factors inverse = product_inverse(_mm256_mul_ps(
+        scale, _mm256_set1_ps(tensor_scale)));
+    product_factors a = inverse;
     __m256 differ = f32_of(set32(~0u));
 
     for (size_t i = 0; i < sizeof nearby / sizeof *nearby; i++) {
-        const __m256i other = _mm256_add_epi32(near, set32((uint32_t)nearby[i]));
+        const __m256i other = _mm256_add_epi32(bits_of(inverse.inverse),
+                                               set32((uint32_t)nearby[i]));
 
         a.inverse = _mm256_blendv_ps(a.inverse, f32_of(other), differ);
-        differ = _mm256_setzero_ps();
-        for (int odd = 1; odd < 8; odd += 2)
-            differ = _mm256_or_ps(differ, products_differ(
-                a, _mm256_set1_ps((float)odd), f32_of(set32(odd % 4 == 3 ? ~0u : 0)), is_fused));
-        if (!is_fused)
-            differ = _mm256_or_ps(differ, products_differ(a, _mm256_set1_ps(3.0f),
-                                                          _mm256_setzero_ps(), is_fused));
+        differ = e2m1_products_differ(a, 1);
         if (_mm256_movemask_ps(differ) == 0)
             break;
     }
+    known->needs_rest = _mm256_movemask_ps(differ) != 0;
+    if (known->needs_rest) {
+        a = inverse;
+        differ = e2m1_products_differ(a, 0);
+    }
     store256(known->divisor, _mm256_xor_si256(
-        bits_of(divisor), _mm256_srli_epi32(bits_of(differ), 31)));
+        bits_of(a.divisor), _mm256_srli_epi32(bits_of(differ), 31)));
     store256(known->inverse, bits_of(a.inverse));
-    store256(known->largest, product_largest(divisor, f));
+    store256(known->rest, bits_of(a.rest));
+    store256(known->largest, product_largest(a.divisor, f));
 }
 
 #endif

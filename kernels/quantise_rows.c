@@ -12,9 +12,13 @@
 #include "quantise_chunk.h"
 #include "scale_rules.h"
 #ifdef __AVX512VBMI__
-#include "avx512_quantise.h"
+#include "avx512_pairs.h"
 #elif defined(__AVX2__)
-#include "avx2_quantise.h"
+#include "avx2_pairs.h"
+#endif
+#ifdef __AVX2__
+#include "quantise_pairs.h"
+#include "wide_amax.h"
 #endif
 
 /* ---- maxima ---- */
@@ -37,14 +41,14 @@ void group_amax(const float *src, size_t group_count, size_t group, float *amax)
 /* Constant group sizes let the compiler keep a group in registers. */
 void ISA_NAME(f32_group_amax)(const float *src, size_t group_count, size_t group, float *amax)
 {
-#ifdef __AVX512VBMI__
-    for (; (group == 16 || group == 32) && group_count >= 16; group_count -= 16) {
+#ifdef __AVX2__
+    for (; (group == 16 || group == 32) && group_count >= 8; group_count -= 8) {
         if (group == 16)
-            groups16_amax(src, (amax_kind){ 16, 0 }, amax);
+            floats_groups8_amax(src, 16, amax);
         else
-            groups16_amax(src, (amax_kind){ 32, 0 }, amax);
-        src += 16 * group;
-        amax += 16;
+            floats_groups8_amax(src, 32, amax);
+        src += 8 * group;
+        amax += 8;
     }
 #endif
     if (group == 16)
@@ -70,10 +74,7 @@ float ISA_NAME(bf16_block_amax)(const uint16_t *src, size_t rows, size_t cols, s
 {
     uint32_t largest = 0;
 
-#ifdef __AVX512VBMI__
-    if (cols % 32 == 0)
-        return half_amax(halves_amax(src, rows, cols, pitch));
-#elif defined(__AVX2__)
+#ifdef __AVX2__
     return half_amax(halves_amax(src, rows, cols, pitch));
 #endif
     for (size_t r = 0; r < rows; r++)
@@ -102,21 +103,12 @@ void half_group_amax(const uint16_t *src, size_t group_count, size_t group, floa
 
 void ISA_NAME(bf16_group_amax)(const uint16_t *src, size_t group_count, size_t group, float *amax)
 {
-#ifdef __AVX512VBMI__
-    for (; (group == 16 || group == 32) && group_count >= 16; group_count -= 16) {
-        if (group == 16)
-            groups16_amax(src, (amax_kind){ 16, 1 }, amax);
-        else
-            groups16_amax(src, (amax_kind){ 32, 1 }, amax);
-        src += 16 * group;
-        amax += 16;
-    }
-#elif defined(__AVX2__)
+#ifdef __AVX2__
     for (; (group == 16 || group == 32) && group_count >= 8; group_count -= 8) {
         if (group == 16)
-            pair_groups8_amax(src, 16, amax);
+            halves_groups8_amax(src, 16, amax);
         else
-            pair_groups8_amax(src, 32, amax);
+            halves_groups8_amax(src, 32, amax);
         src += 8 * group;
         amax += 8;
     }
@@ -657,7 +649,7 @@ void quantise_rows(const quantise_input *in, form f, uint8_t *codes, size_t code
     p.way.end = 0;
 #ifdef __AVX2__
     if (f.is_nvfp4)
-        find_significands(in->tensor_scale, f, FUSES_PRODUCTS, &p.known);
+        find_significands(in->tensor_scale, f, &p.known);
 #endif
 again:
     p.has_open_place = 0;
