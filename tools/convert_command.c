@@ -85,6 +85,7 @@ static void print_plan_json(const convert_command *o, const convert_job *job,
     json_member_u64(&w, "pieces", plan->piece_count);
     json_member_string(&w, "report", o->report);
     json_member_string(&w, "manifest", o->manifest);
+    json_member_bool(&w, "may_be_there", plan->may_be_there);
     json_member_names(&w, "notes", plan->notes, plan->note_count);
     json_member_array(&w, "files");
     for (size_t i = 0; i < plan->file_count; i++) {
@@ -211,6 +212,9 @@ static void print_plan(const convert_command *o, const convert_job *job,
         printf("a report goes to '%s', which is not written now\n", cli_name(o->report));
     if (o->manifest != NULL)
         printf("a manifest goes to '%s', which is not written now\n", cli_name(o->manifest));
+    if (plan->may_be_there)
+        printf("not checked: '%s' has files of these sizes; the run compares their values, and is "
+               "refused if they differ\n", cli_name(o->convert.target));
     print_notes(plan->notes, plan->note_count);
 }
 

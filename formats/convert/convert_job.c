@@ -52,6 +52,7 @@ void convert_summarise(const convert_job *job, convert_summary *out)
         .file_count = plan->store->file_count,
         .notes = (const char *const *)plan->notes.names,
         .note_count = plan->notes.count,
+        .may_be_there = job->may_be_there,
     };
     out->is_room_known = convert_find_planned_room(plan, &out->room, NULL) == CKPT_OK;
 }
@@ -78,12 +79,11 @@ ckpt_code convert_check_ids(const job_plan *plan, ckpt_error *err)
 ckpt_code convert_check_run(convert_job *job, ckpt_error *err)
 {
     const job_plan *plan = job->plan;
-    int may_be_there = 0;
     ckpt_code code = convert_check_ids(plan, err);
 
     if (code == CKPT_OK && plan->share != NULL && file_is_directory(plan->options.target))
-        code = convert_may_be_result(plan, &may_be_there, err);
-    return code == CKPT_OK && !may_be_there ? job_output_check_begin(&job->output, err) : code;
+        code = convert_may_be_result(plan, &job->may_be_there, err);
+    return code == CKPT_OK && !job->may_be_there ? job_output_check_begin(&job->output, err) : code;
 }
 
 ckpt_code convert_check_space(const convert_job *job, ckpt_error *err)

@@ -7,6 +7,7 @@
 
 struct convert_job {
     const job_plan *plan;            /* owned */
+    int may_be_there;                /* what convert_check_run found of DST */
     job_output output;
     job_result result;
 };

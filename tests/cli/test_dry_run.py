@@ -123,6 +123,19 @@ def test_a_part_looks_at_what_is_there(inputs, ckpt, tmp_path, other):
     refuse_alike(tmp_path, *words, says="already exists")
 
 
+def test_a_part_says_that_it_has_not_compared_values(inputs, ckpt, tmp_path):
+    out = tmp_path / "out"
+    words = ["ckpt-convert", "--dtype", "bf16", "--part", "1/2", inputs["a"], out]
+    assert "not checked" not in ckpt(*both(words)[0]).out
+    assert ckpt(*both([*words, "--json"])[0]).json["may_be_there"] is False
+    ckpt("ckpt-convert", "--dtype", "bf16", inputs["b"], out)
+    assert ckpt(*both(words)[0]).out.endswith(
+        f"\nnot checked: '{out}' has files of these sizes; the run compares their values, and is "
+        "refused if they differ\n")
+    assert ckpt(*both([*words, "--json"])[0]).json["may_be_there"] is True
+    assert f"'{out}' already exists" in ckpt(*words, check=2).err
+
+
 @pytest.mark.parametrize("name, option", REPLACING)
 def test_an_unfinished_run_that_would_be_discarded(name, option, inputs, begun, ckpt, tmp_path):
     text, other = COMMANDS[name]
