@@ -672,7 +672,8 @@ static ckpt_code check_integrity(const certifying *job, ckpt_error *err)
 /* Open everything, and refuse what must fail later. */
 static ckpt_code open_all(certifying *job, ckpt_error *err)
 {
-    const certify_deltas_options deltas = deltas_of(job, NULL);
+    const certificate_read_options read = { .run = cli_run_options(&opt.common, NULL) };
+    const certify_deltas_options deltas = deltas_of(job, &read);
     ckpt_code code;
 
     if ((code = read_options(job, err)) != CKPT_OK)

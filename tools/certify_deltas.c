@@ -271,6 +271,7 @@ static ckpt_code prove(const certify_deltas_options *o, const delta_chain *chain
     return code;
 }
 
+/* The SHA-256 of their files is proven where they are applied. */
 static ckpt_code open_chain(const certify_deltas_options *o, delta_chain *out, ckpt_error *err)
 {
     ckpt_code code;
@@ -280,11 +281,25 @@ static ckpt_code open_chain(const certify_deltas_options *o, delta_chain *out, c
         if (strcmp(o->paths[i], "-") == 0)
             return ckpt_fail(err, CKPT_E_USAGE, "--delta is '-': expected a delta on disk, whose "
                              "files the certificate lists (tar -x -C FOLDER unpacks the stream)");
-    code = delta_chain_open(o->base, o->paths, o->count, out, err);
+    code = delta_chain_open_unproven(o->base, o->paths, o->count, out, err);
     if (code == CKPT_OK && out->base != o->base)
         code = ckpt_fail(err, CKPT_E_USAGE, "'%s' is a whole checkpoint, not a delta: name it as "
                          "REF, and then the deltas behind it", out->base);
     return code;
+}
+
+/* Compare the deltas with the headers of the base. That they are of another base is not an error
+ * here: it becomes a check that fails. */
+static ckpt_code check_fit(const certify_deltas_options *o, ckpt_error *err)
+{
+    const delta_apply_options apply = { .base = o->base, .deltas = o->paths,
+                                        .delta_count = o->count, .dry_run = 1, .open = *o->open,
+                                        .run = o->read->run };
+    delta_outcome outcome;
+    const ckpt_code code = delta_apply(&apply, &outcome, err);
+
+    delta_outcome_release(&outcome);
+    return code == CKPT_E_DIFFERENT ? CKPT_OK : code;
 }
 
 ckpt_code certify_deltas_check(const certify_deltas_options *o, ckpt_error *err)
@@ -296,7 +311,7 @@ ckpt_code certify_deltas_check(const certify_deltas_options *o, ckpt_error *err)
         return CKPT_OK;
     code = open_chain(o, &chain, err);
     delta_chain_release(&chain);
-    return code;
+    return code == CKPT_OK ? check_fit(o, err) : code;
 }
 
 ckpt_code certify_deltas(const certify_deltas_options *o, certificate *c, ckpt_error *err)

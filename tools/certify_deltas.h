@@ -14,7 +14,8 @@ typedef struct {
     const certificate_read_options *read;
 } certify_deltas_options;
 
-/* Refuse before hours of work what is not a chain of deltas. */
+/* Refuse before hours of work what is not a chain of deltas, is damaged, or changes tensors that
+ * the base does not have in this form. Reads the deltas, and of the base the headers. */
 ckpt_code certify_deltas_check(const certify_deltas_options *options, ckpt_error *err);
 
 /* Read the deltas into the certificate, whose first checkpoint was read; apply them to it without

@@ -106,6 +106,33 @@ def test_a_delta_of_another_base_fails(steps, tmp_path):
     assert json.loads((tmp_path / "c.json").read_text())["predicate"]["verdict"] == "fail"
 
 
+@pytest.mark.parametrize("words, says", [
+    (["ckpt-convert", "--dtype", "bf16"], "which '{0}' lacks"),
+    (["ckpt-convert", "--experts", "fp8"], "was made for another"),
+    (["ckpt-shard", "--layout", "mp", "--mp", "1"], "has the layout mp"),
+    (None, "delta/model-00000-of-00001")], ids=["tensors", "forms", "layout", "damage"])
+def test_a_delta_that_cannot_fit_is_refused_before_values_are_read(ckpt, steps, fault, tmp_path,
+                                                                   words, says):
+    models, deltas = steps
+    base = models[0]
+    delta = shutil.copytree(deltas / "weight_v000001", tmp_path / "delta")
+    if words is None:
+        frames = next(delta.glob("*.safetensors"))
+        frames.write_bytes(frames.read_bytes()[:-1] + b"!")
+    else:
+        base = tmp_path / "base"
+        ckpt(*words, models[0], base)
+    largest = max(base.glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    blind = fault.env("pread:EIO:5+", largest)    # the header is read twice, in two pieces
+    for more in (), ("--dry-run",):
+        said = ckpt("ckpt-verify", "certify", *more, "--out", tmp_path / "c.json", "--delta", delta,
+                    base, check=2, env=blind).err
+        assert says.format(base) in said
+    assert not fault.injected and not (tmp_path / "c.json").exists()
+    ckpt("ckpt-verify", "digest", base, check=2, env=blind)
+    assert fault.injected
+
+
 @pytest.mark.parametrize("kind", ["root", "main"])
 def test_a_root_between_two_deltas_is_proven(steps, tmp_path, digest, kind):
     """Both sides of a link name the root of another model: the end of the chain is right."""
