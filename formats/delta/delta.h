@@ -56,10 +56,14 @@ typedef struct {
 /* Put them as the member `key`: {"root": ..., "main": ...}, null for one that is not known. */
 void delta_roots_put(json_writer *w, const char *key, const delta_roots *roots);
 
-/* CKPT_E_FORMAT when the delta at `path` tells another main root than belongs to the root that it
- * tells. `got`: the roots as computed; `whose`: "base" or "result". */
-ckpt_code delta_roots_check_main(const char *path, const char *whose, const delta_roots *told,
-                                 const delta_roots *got, ckpt_error *err);
+/* What a delta tells of a root, compared with that of the values. */
+typedef enum { DELTA_ROOT_UNKNOWN, DELTA_ROOT_RIGHT, DELTA_ROOT_WRONG } delta_root_verdict;
+delta_root_verdict delta_roots_judge(const delta_roots *told, const delta_roots *got);
+
+/* CKPT_E_FORMAT when the delta at `path` tells another root than `got`, of values that are known to
+ * be right, or another main root. `whose`: "base" or "result". */
+ckpt_code delta_roots_check(const char *path, const char *whose, const delta_roots *told,
+                            const delta_roots *got, ckpt_error *err);
 
 /* One changed tensor. */
 typedef struct {

@@ -41,56 +41,82 @@ static ckpt_code real_roots(apply_job *job, const ckpt_run_options *run, ckpt_er
     return delta_model_roots(&all, run, &job->out->base, err);
 }
 
-/* Check the root of the base: a tensor that no delta changes may differ from the expected one. */
-static ckpt_code check_base_root(apply_job *job, ckpt_error *err)
+static ckpt_code base_roots(apply_job *job, ckpt_error *err)
 {
-    const ckpt_delta *first = job->chain.deltas[0];
     const ckpt_run_options run = delta_views_run(&job->views, &job->options->run, 0);
-    ckpt_code code;
 
     if (job->out->kept_count > 0)
         return CKPT_OK;            /* a resumed run does not read all of the base */
-    if (job->views.real != NULL)
-        code = real_roots(job, &run, err);
-    else
-        code = delta_model_roots(&job->views.model, &run, &job->out->base, err);
-    if (code != CKPT_OK)
-        return code;
-    if (first->base.all[0] == '\0' || job->out->base.all[0] == '\0' ||
-        strcmp(first->base.all, job->out->base.all) == 0)
-        return delta_roots_check_main(first->path, "base", &first->base, &job->out->base, err);
+    return job->views.real != NULL
+               ? real_roots(job, &run, err)
+               : delta_model_roots(&job->views.model, &run, &job->out->base, err);
+}
+
+static ckpt_code fail_base(const apply_job *job, ckpt_error *err)
+{
+    const ckpt_delta *first = job->chain.deltas[0];
+
     return ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' was not made from '%s': the tensors that it "
                      "changes are right, others are not: expected root %s, got %s", first->path,
                      job->chain.base, first->base.all, job->out->base.all);
 }
 
-ckpt_code delta_apply_check_roots(apply_job *job, ckpt_error *err)
+static ckpt_code fail_result(const apply_job *job, ckpt_error *err)
 {
     const ckpt_delta *last = job->chain.deltas[job->chain.count - 1];
+
+    return ckpt_fail(err, CKPT_E_DIFFERENT, "the result is not what '%s' makes: expected root %s, "
+                     "got %s: '%s' differs in a tensor that the deltas do not change", last->path,
+                     last->result.all, job->out->result.all, job->chain.base);
+}
+
+/*
+ * The changed tensors fit, before and after the change. Where all others are right, too, a wrong
+ * root is that of a damaged delta: those of the result are right if its root is, those of the base
+ * if that is. But a base in the shape of the result (views.real) has tensors that the result lacks.
+ */
+static ckpt_code judge_roots(apply_job *job, delta_root_verdict base, ckpt_error *err)
+{
+    const ckpt_delta *first = job->chain.deltas[0];
+    const ckpt_delta *last = job->chain.deltas[job->chain.count - 1];
+    const int tells_base = job->views.digest != NULL && job->views.real == NULL;
+    delta_root_verdict result;
     ckpt_code code;
+
+    if (base == DELTA_ROOT_WRONG && !tells_base)
+        return fail_base(job, err);
+    if ((code = result_roots(job, err)) != CKPT_OK)
+        return code;
+    result = delta_roots_judge(&last->result, &job->out->result);
+    if (base == DELTA_ROOT_WRONG && result != DELTA_ROOT_RIGHT)
+        return fail_base(job, err);
+    if (base != DELTA_ROOT_RIGHT && result == DELTA_ROOT_WRONG)
+        return fail_result(job, err);
+    code = delta_roots_check(first->path, "base", &first->base, &job->out->base, err);
+    return code == CKPT_OK
+               ? delta_roots_check(last->path, "result", &last->result, &job->out->result, err)
+               : code;
+}
+
+ckpt_code delta_apply_check_roots(apply_job *job, ckpt_error *err)
+{
+    const ckpt_delta *first = job->chain.deltas[0];
+    ckpt_code code = CKPT_OK;
 
     if (job->options->check == DELTA_CHECK_NONE)
         return (code = result_roots(job, err)) != CKPT_OK
                    ? code
                    : note_add(&job->out->notes, err, "neither the base nor the root of the result "
                               "was compared with what the deltas say");
-    if ((job->options->check == DELTA_CHECK_FULL ||
-         (job->views.model.digest != NULL && job->views.real == NULL)) &&
-        (code = check_base_root(job, err)) != CKPT_OK)
+    if (job->options->check == DELTA_CHECK_FULL ||
+        (job->views.model.digest != NULL && job->views.real == NULL))
+        code = base_roots(job, err);
+    if (code != CKPT_OK)
         return code;
-    if (job->options->check == DELTA_CHECK_FULL && job->chain.deltas[0]->base.all[0] == '\0')
+    if (job->options->check == DELTA_CHECK_FULL && first->base.all[0] == '\0')
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' does not tell the root of its base: --base-check "
-                         "full has nothing to compare with", job->chain.deltas[0]->path);
-    if ((code = result_roots(job, err)) != CKPT_OK)
-        return code;
-    if (last->result.all[0] == '\0')
-        return CKPT_OK;
-    if (job->out->result.all[0] == '\0' ||
-        strcmp(last->result.all, job->out->result.all) == 0)
-        return delta_roots_check_main(last->path, "result", &last->result, &job->out->result, err);
-    return ckpt_fail(err, CKPT_E_DIFFERENT, "the result is not what '%s' makes: expected root %s, "
-                     "got %s: '%s' differs in a tensor that the deltas do not change", last->path,
-                     last->result.all, job->out->result.all, job->chain.base);
+                         "full has nothing to compare with", first->path);
+    return judge_roots(job, delta_roots_judge(&first->base, &job->out->base), err);
 }
 
 /* ---- files ---- */

@@ -87,14 +87,13 @@ static ckpt_code check_result(apply_job *job, ckpt_error *err)
     if (delta_model_has_digest(&job->views.model) &&
         (code = ckpt_digest_source(c->logical, &run, &digest, err)) == CKPT_OK)
         code = delta_digest_roots(digest, &job->out->result, err);
-    if (code == CKPT_OK && last->result.all[0] != '\0' && job->out->result.all[0] != '\0' &&
-        job->options->check != DELTA_CHECK_NONE &&
-        strcmp(last->result.all, job->out->result.all) != 0)
+    if (code == CKPT_OK && job->options->check != DELTA_CHECK_NONE &&
+        delta_roots_judge(&last->result, &job->out->result) == DELTA_ROOT_WRONG)
         code = ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' is not what '%s' makes: expected root %s, "
                          "got %s", job->chain.base, last->path, last->result.all,
                          job->out->result.all);
     if (code == CKPT_OK && job->options->check != DELTA_CHECK_NONE)
-        code = delta_roots_check_main(last->path, "result", &last->result, &job->out->result, err);
+        code = delta_roots_check(last->path, "result", &last->result, &job->out->result, err);
     ckpt_digest_free(digest);
     ckpt_close(c);
     return code;

@@ -159,6 +159,29 @@ static ckpt_code write_delta(make_job *job, size_t count, const ckpt_run_options
     return delta_write(output_directory(job->output), &content, err);
 }
 
+/* Compare the roots with those that the deltas tell, whose tensors fit. If one of them is right, so
+ * are all other tensors, and the delta that tells the other is damaged. */
+static ckpt_code check_told(const delta_makings *from, delta_roots *const roots[2], ckpt_error *err)
+{
+    delta_root_verdict verdicts[2] = { DELTA_ROOT_UNKNOWN, DELTA_ROOT_UNKNOWN };
+
+    for (int i = 0; i < 2; i++)
+        if (from->told[i] != NULL)
+            verdicts[i] = delta_roots_judge(from->told[i], roots[i]);
+    for (int i = 0; i < 2; i++) {
+        if (verdicts[i] != DELTA_ROOT_WRONG)
+            continue;
+        if (verdicts[1 - i] == DELTA_ROOT_RIGHT)
+            return ckpt_fail(err, CKPT_E_FORMAT, "the deltas fit '%s', but one of them tells a "
+                             "wrong root: expected %s, got %s", from->model->in.path,
+                             roots[i]->all, from->told[i]->all);
+        return ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' has a tensor that the deltas do not change "
+                         "and that is not what they were made from: expected root %s, got %s",
+                         from->model->in.path, from->told[i]->all, roots[i]->all);
+    }
+    return CKPT_OK;
+}
+
 /* Find the roots of both: computed by the pass over the tensors, else by one more pass for each. */
 static ckpt_code take_roots(make_job *job, const ckpt_run_options *run, ckpt_error *err)
 {
@@ -180,12 +203,9 @@ static ckpt_code take_roots(make_job *job, const ckpt_run_options *run, ckpt_err
         }
         if (code == CKPT_OK && inputs[i] != NULL)
             code = delta_target_check_root(inputs[i], roots[i]->all, &job->out->notes, err);
-        if (code == CKPT_OK && from->told[i] != NULL && from->told[i]->all[0] != '\0' &&
-            roots[i]->all[0] != '\0' && strcmp(from->told[i]->all, roots[i]->all) != 0)
-            code = ckpt_fail(err, CKPT_E_DIFFERENT, "'%s' has a tensor that the deltas do not "
-                             "change and that is not what they were made from: expected root %s, "
-                             "got %s", from->model->in.path, from->told[i]->all, roots[i]->all);
     }
+    if (code == CKPT_OK)
+        code = check_told(from, roots, err);
     if (code == CKPT_OK && job->out->after.all[0] == '\0')
         code = note_add(&job->out->notes, err, "the values have no digest: the delta has no roots");
     return code;

@@ -81,18 +81,23 @@ static ckpt_code take_tensor(const side_reader *r, const json_value *v)
     const char *dtype = json_string(json_member(v, "dtype"));
     const int64_t i = name == NULL ? -1 : ckpt_catalog_find(r->delta->store->catalog, name);
     delta_tensor *t = i < 0 ? NULL : &r->delta->tensors[i];
+    char before[CHECKSUM_HEX];
 
     if (t == NULL || t->is_told || dtype == NULL)
         return bad(r, "tensor", name == NULL ? "" : name);
     t->dtype = ckpt_dtype_find(dtype);
     if (t->dtype == CKPT_NONE || !json_u64(json_member(v, "bytes"), &t->bytes) ||
         !take_shape(json_member(v, "shape"), t) ||
-        !take_hex(v, "before", CKPT_DIGEST_HEX - 1, t->before) ||
+        !take_hex(v, "before", CKPT_DIGEST_HEX - 1, before) ||
         !take_hex(v, "after", CKPT_DIGEST_HEX - 1, t->after_xxh3) ||
         !json_u64(json_member(v, "changed_bytes"), &t->changed_bytes) ||
         !json_u64(json_member(v, "changed_elements"), &t->changed_elements) ||
         !take_elements(json_member(v, "elements"), t))
         return bad(r, "tensor", name);
+    if (t->before[0] != '\0' && strcmp(t->before, before) != 0)
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': tensor '%s' was %s, but its data file says "
+                         "%s", r->path, name, before, t->before);
+    memcpy(t->before, before, sizeof before);
     if (strcmp(t->before, t->after_xxh3) == 0)
         return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': tensor '%s' is the same before and after",
                          r->path, name);
@@ -198,6 +203,8 @@ static ckpt_code take_side(const side_reader *r, const json_value *root)
         !json_u64(json_member(total, "elements"), &d->element_count))
         return bad(r, "member", "total");
     d->total_count = (size_t)total_count;
+    if (!json_is_array(json_member(root, "files")) || !json_is_array(json_member(root, "carried")))
+        return bad(r, "member", "files or carried");
     for (const json_value *v = json_first(tensors); v != NULL; v = json_next(v))
         if ((code = take_tensor(r, v)) != CKPT_OK)
             return code;
@@ -240,14 +247,24 @@ void delta_roots_put(json_writer *w, const char *key, const delta_roots *roots)
     json_put_object_end(w);
 }
 
-ckpt_code delta_roots_check_main(const char *path, const char *whose, const delta_roots *told,
-                                 const delta_roots *got, ckpt_error *err)
+delta_root_verdict delta_roots_judge(const delta_roots *told, const delta_roots *got)
 {
-    if (told->all[0] == '\0' || strcmp(told->all, got->all) != 0 ||
-        strcmp(told->main, got->main) == 0)
+    return told->all[0] == '\0' || got->all[0] == '\0' ? DELTA_ROOT_UNKNOWN
+           : strcmp(told->all, got->all) == 0           ? DELTA_ROOT_RIGHT
+                                                        : DELTA_ROOT_WRONG;
+}
+
+ckpt_code delta_roots_check(const char *path, const char *whose, const delta_roots *told,
+                            const delta_roots *got, ckpt_error *err)
+{
+    const delta_root_verdict verdict = delta_roots_judge(told, got);
+    const int is_main = verdict == DELTA_ROOT_RIGHT;
+
+    if (verdict == DELTA_ROOT_UNKNOWN || (is_main && strcmp(told->main, got->main) == 0))
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' tells a wrong main root of its %s: expected %s, got "
-                     "%s", path, whose, got->main, told->main);
+    return ckpt_fail(err, CKPT_E_FORMAT, "'%s' tells a wrong %sroot of its %s: expected %s, got %s",
+                     path, is_main ? "main " : "", whose, is_main ? got->main : got->all,
+                     is_main ? told->main : told->all);
 }
 
 static ckpt_code find_hash(const char *directory, const delta_side *side, const char *name,

@@ -1,5 +1,6 @@
 """ckpt-delta with '-': one stream, checked as it arrives; nothing appears before its end."""
 import io
+import re
 import signal
 import subprocess
 import tarfile
@@ -161,6 +162,44 @@ def test_a_stream_that_is_not_what_it_says_is_refused(ckpt, steps, stream, tmp_p
                 tmp_path / "out", input=archive_of(members), check=2).err
     assert expected in said
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["spool"]
+
+
+def flip(pattern):
+    """A function that changes the last digit or letter of what `pattern` finds first."""
+    def change(side):
+        found = re.search(pattern, side)
+        last = found.end(1) - 1
+        return side[:last] + bytes([side[last] ^ 1]) + side[last + 1:]
+    return change
+
+
+@pytest.mark.parametrize("change, says", [
+    (flip(rb'"base": {\s*"root": "(\w+)'), "tells a wrong root"),
+    (flip(rb'"result": {\s*"root": "(\w+)'), "tells a wrong root"),
+    (flip(rb'"before": "(\w+)'), "but its data file says"),
+    (flip(rb'"after": "(\w+)'), "but its data file says"),
+    (flip(rb'"(carried)"'), "files or carried"), (flip(rb'"(files)"'), "files or carried"),
+], ids=["base", "result", "before", "after", "carried", "files"])
+def test_a_damaged_side_file_is_not_taken_for_another_base(ckpt, steps, stream, change, says):
+    """It has the hashes of all other files, and nothing has its own."""
+    (side, text), *others = [(m.name, data) for m, data in members_of(stream)]
+    spoilt = archive_of([(side, change(text)), *others])
+    if "carried" in says:            # every file of a stream must be listed
+        says += "|does not list"
+    for command in (["verify", steps[0], "-"], ["squash", steps[0], "-", "-"],
+                    ["reverse", steps[0], "-", "-"]):
+        said = ckpt("ckpt-delta", *command, input=spoilt, check=2).err
+        assert any(text in said for text in says.split("|")), said
+
+
+def test_another_base_is_not_taken_for_damage(ckpt, golden_a, tmp_path):
+    """It differs where the delta changes nothing."""
+    new = drift(golden_a, tmp_path / "new", only=lambda name: "layers.1" in name)
+    other = drift(golden_a, tmp_path / "other", only=lambda name: "layers.2" in name)
+    delta = stream_of("diff", golden_a, new, "-")
+    for command, says in ((["verify", other, "-"], "others are not"),
+                          (["squash", other, "-", "-"], "do not change")):
+        assert says in ckpt("ckpt-delta", *command, input=delta, check=1).err
 
 
 def test_bytes_that_are_not_a_tar_or_lie_behind_it_are_refused(ckpt, steps, stream, tmp_path):
