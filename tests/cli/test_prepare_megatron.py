@@ -321,6 +321,8 @@ def test_a_stage_that_fails_stops_the_chain(prepare, tmp_path):
     (("--model-dir=",), "'--model-dir' is empty"), (("--hf-checkpoint", ""), "is empty"),
     (("--model-name", "--dry-run"), "'--model-name' lacks its value"),
     (("--stages", "fp8,,copy"), "something is missing between commas"),
+    (("--datasets", ","), "--datasets ',': something is missing between commas"),
+    (("--hosts", "n1,"), "--hosts 'n1,': something is missing between commas"),
     (("--version",), "unknown option '--version'"),
     (("--hf-checkpoint", "hf://a/b"), "'hf://a/b': expected a folder"),
     (("--frobnicate", "1"), "unknown option"), (("--frobnicate=1",), "option '--frobnicate'"),
@@ -340,12 +342,19 @@ def test_there_must_be_something_to_copy(prepare, golden_a, tmp_path, more):
     assert "Tiny-V4_torch_dist' to copy: the stage torch_dist makes it" in failed.stderr
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(prepare, golden_a, tmp_path):
-    """Not status 1, which says that something was checked; options may have their value after =."""
+@pytest.mark.parametrize("below", ["", "/below", "-link"])
+@pytest.mark.parametrize("option", ["model-dir", "data-dir", "model-local-dir"])
+def test_a_folder_that_cannot_be_made_is_told_at_the_beginning(prepare, golden_a, tmp_path, option,
+                                                               below):
+    """Options may have their value after =."""
     (tmp_path / "file").write_text("")
-    failed = prepare("--model-name=m", f"--model-dir={tmp_path / 'file'}",
-                     f"--hf-checkpoint={golden_a}", check=2)
-    assert f"{tmp_path / 'file'}" in failed.stderr
+    (tmp_path / "file-link").symlink_to("nowhere")
+    failed = prepare(f"--model-dir={tmp_path / 'models'}", "--model-name=m",
+                     f"--hf-checkpoint={golden_a}", f"--{option}={tmp_path / 'file'}{below}",
+                     check=2)
+    assert failed.stderr.startswith(f"prepare-megatron: --{option} '{tmp_path / 'file'}{below}': ")
+    assert failed.stderr.count("\n") == 1 and failed.stdout == ""
+    assert not (tmp_path / "models").exists()
 
 
 # ---- another model under the same name ----
