@@ -353,7 +353,8 @@ static ckpt_code check_options(run_job *job, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_USAGE, "--temperature '%s': expected a number from 0 to 1e6",
                          opt.temperature);
     if (opt.seed != NULL && !cli_parse_u64(opt.seed, &job->seed))
-        return ckpt_fail(err, CKPT_E_USAGE, "--seed '%s': expected a whole number", opt.seed);
+        return ckpt_fail(err, CKPT_E_USAGE, "--seed '%s': expected a whole number of 0 or "
+                         "more", opt.seed);
     if (opt.seed != NULL && job->temperature == 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--seed needs a --temperature above 0: at 0 the best "
                          "token is taken, and nothing is drawn");

@@ -25,8 +25,9 @@ static int is_set(const char *name)
 static ckpt_code env_number(const char *name, uint64_t *out, ckpt_error *err)
 {
     if (!cli_parse_u64(getenv(name), out) || *out == UINT64_MAX)
-        return ckpt_fail(err, CKPT_E_USAGE, "%s of the launcher: expected a whole number, got "
-                         "'%s'; correct or unset it, or give --part I/N", name, getenv(name));
+        return ckpt_fail(err, CKPT_E_USAGE, "%s of the launcher: expected a whole number of 0 "
+                         "or more, got '%s'; correct or unset it, or give --part I/N", name,
+                         getenv(name));
     return CKPT_OK;
 }
 

@@ -102,8 +102,8 @@ def test_the_variables_of_every_launcher_are_understood(golden_a, tmp_path, rank
 
 
 @pytest.mark.parametrize("rank, size, said", [
-    ("0", "x", "SIZE of the launcher: expected a whole number, got 'x'"),
-    ("first", "3", "RANK of the launcher: expected a whole number, got 'first'"),
+    ("0", "x", "SIZE of the launcher: expected a whole number of 0 or more, got 'x'"),
+    ("first", "3", "RANK of the launcher: expected a whole number of 0 or more, got 'first'"),
     ("-1", "3", "got '-1'"), ("0", "3.0", "got '3.0'"), ("3", "3", "I must be 1 to N"),
     ("0", "18446744073709551616", "got '18446744073709551616'")])
 def test_variables_of_a_launcher_that_are_no_numbers_are_refused(ckpt, golden_a, tmp_path, rank,

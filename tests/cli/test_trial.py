@@ -162,7 +162,7 @@ ckpt-convert --memory -1 tiny out | got '-1'
 ckpt-convert --memory 1 tiny out | the memory limit of 1 bytes is too small: at least
 ckpt-verify digest --memory 1k tiny | the memory limit of 1000 bytes is too small: at least
 ckpt-inspect --memory 1 tiny | the memory limit of 1 bytes is too small: at least
-ckpt-convert --threads many tiny out | expected a whole number, got 'many'
+ckpt-convert --threads many tiny out | expected a whole number of 0 or more, got 'many'
 ckpt-convert --threads 99999 tiny out | at most 1024, got '99999'
 ckpt-convert --thread 2 --memory 1X tiny out | got '1X'
 ckpt-convert --force tiny out | unknown option '--force': use --overwrite
@@ -431,14 +431,14 @@ ckpt-synth tiny out | the config is given with --config
 ckpt-synth --config flash --layers 0 out | expected at least 1, got '0'
 ckpt-run tiny hi | a text is given with --prompt, a file of token ids with --tokens
 ckpt-run --tokens p.json --backend gpu tiny | got 'gpu': it is called cuda
-ckpt-run --tokens p.json --generate -1 tiny | expected a whole number, got '-1'
+ckpt-run --tokens p.json --generate -1 tiny | expected a whole number of 1 or more, got '-1'
 ckpt-run --tokens p.json --generate 99999999999 tiny | expected at most 2147483647
 ckpt-verify check tiny bf16 | two checkpoints by ckpt-verify compare
 ckpt-verify compare tiny bf16 tiny5 | any number are printed by ckpt-verify digest
 ckpt-verify compare tiny bf16/ckpt-manifest.json | is a manifest, not a checkpoint
 ckpt-verify certificate tiny | 'tiny' is a folder: expected the certificate first
 ckpt-verify compare --tolerance 5% tiny tiny5 | a number of 0 or more, got '5%'
-ckpt-convert --threads -2 tiny out | expected a whole number, got '-2'
+ckpt-convert --threads -2 tiny out | expected a whole number of 0 or more, got '-2'
 ckpt-convert --memory 99999999999999999999999 tiny out | got '99999999999999999999999'
 ckpt-convert --max-relf nan --quantize v4-release bf16 out | 'nan' is not a number of 0 or more
 ckpt-shard --layout mp --mp 99999999999 tiny out | expected at most 65536

@@ -427,7 +427,8 @@ static void test_numbers(void **state)
     assert_true(number == UINT64_MAX);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(cli_parse_u64(bad[i], &number), 0);
-    assert_refused(PARSE("--threads", "many", "a", "b"), "expected a whole number, got 'many'");
+    assert_refused(PARSE("--threads", "many", "a", "b"),
+                   "expected a whole number of 0 or more, got 'many'");
 }
 
 static void test_human_sizes_have_decimal_units(void **state)

@@ -166,13 +166,16 @@ static ckpt_code append_item(const cli_option *option, const char *value, ckpt_e
 static ckpt_code set_whole(const cli_option *option, const char *source, const char *value,
                            ckpt_error *err)
 {
+    const int is_count = option->kind == CLI_COUNT;
     uint64_t number;
 
     if (!cli_parse_u64(value, &number))
         return bad_value(source, value,
                          *value != '\0' && value[strspn(value, "0123456789")] == '\0'
-                             ? "at most 18446744073709551615" : "a whole number", err);
-    if (option->kind == CLI_COUNT && number == 0)
+                             ? "at most 18446744073709551615"
+                         : is_count ? "a whole number of 1 or more"
+                                    : "a whole number of 0 or more", err);
+    if (is_count && number == 0)
         return bad_value(source, value, "at least 1", err);
     if (option->kind == CLI_THREADS && number > CLI_THREADS_MAX)
         return bad_value(source, value, "at most 1024", err);
