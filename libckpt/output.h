@@ -27,6 +27,10 @@ ckpt_code output_check(const char *path, const char *layout, int overwrite, ckpt
  * be a file that is not written yet: replacing `path` would remove it. */
 ckpt_code output_check_apart(const char *path, const char *input, ckpt_error *err);
 
+/* Refuse a new `path` with the ending of a file of weights, which it would not be but `what`:
+ * programs that write one are told its name. */
+ckpt_code output_check_ending(const char *path, const char *what, ckpt_error *err);
+
 /* Refuse a `path` that exists and is the input or a file of it, also through links. */
 ckpt_code output_check_spares(const char *path, const char *input, ckpt_error *err);
 

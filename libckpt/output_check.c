@@ -56,15 +56,14 @@ static int is_remote(const char *path)
            (path[size + 1] == '/' || memchr(path, '@', size) != NULL);
 }
 
-/* Programs that write one file are told its name: here it would be that of a folder. */
-static ckpt_code check_ending(const char *path, ckpt_error *err)
+ckpt_code output_check_ending(const char *path, const char *what, ckpt_error *err)
 {
     static const char *const endings[] = { ".gguf", ".safetensors" };
 
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
         if (text_ends_with(path, endings[i]) && !file_exists(path))
-            return ckpt_fail(err, CKPT_E_USAGE, "'%s' would be a folder with files in it, not a "
-                             "file: choose a name without '%s'", path, endings[i]);
+            return ckpt_fail(err, CKPT_E_USAGE, "'%s' would be %s: choose a name without '%s'",
+                             path, what, endings[i]);
     return CKPT_OK;
 }
 
@@ -119,7 +118,8 @@ ckpt_code output_check(const char *path, const char *layout, int overwrite, ckpt
         return ckpt_fail(err, CKPT_E_USAGE, "the output path is empty");
     if ((bare = output_with_suffix(path, "")) == NULL)
         return ckpt_fail_memory(err, "a path", strlen(path));
-    if ((code = check_name(bare, err)) == CKPT_OK && (code = check_ending(bare, err)) == CKPT_OK)
+    if ((code = check_name(bare, err)) == CKPT_OK &&
+        (code = output_check_ending(bare, "a folder with files in it, not a file", err)) == CKPT_OK)
         code = file_check_name(
             bare, strlen(overwrite > 0 ? output_replaced_suffix : output_partial_suffix), err);
     free(bare);

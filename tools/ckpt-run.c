@@ -16,6 +16,7 @@
 #include "formats/format.h"
 #include "libckpt/json.h"
 #include "libckpt/size.h"
+#include "libckpt/text.h"
 #include "verify/manifest.h"
 
 static run_asked opt = {
@@ -29,7 +30,8 @@ static const cli_option options[] = {
     { CLI_STRING, "tokens", "FILE|-", &opt.tokens,
       "token ids: text (one prompt a line), JSON, .npy or safetensors" },
     RUN_TEXT_OPTIONS(opt.text),
-    { CLI_STRING, "out", "FILE", &opt.out, "write tokens, positions and logits" },
+    { CLI_STRING, "out", "FILE", &opt.out, "write tokens, positions and logits; ckpt-verify "
+      "logits reads names that end in .safetensors" },
     { CLI_CHOICE, "format", "safetensors|jsonl", &opt.format,
       "format of --out (default safetensors)" },
     { CLI_STRING, "positions", "LIST", &opt.positions,
@@ -370,6 +372,9 @@ static ckpt_code check_options(run_job *job, ckpt_error *err)
     if (opt.against != NULL && strcmp(opt.format, "safetensors") != 0)
         return ckpt_fail(err, CKPT_E_USAGE,
                          "--against needs --out with --format safetensors");
+    if (opt.against != NULL && !text_ends_with(opt.out, ".safetensors"))
+        return ckpt_fail(err, CKPT_E_USAGE, "--out '%s': --against reads it, expected a name that "
+                         "ends in '.safetensors'", opt.out);
     return logits_parse_limits(&opt.limits, job->limits, err);
 }
 

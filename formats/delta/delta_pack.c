@@ -305,7 +305,8 @@ static ckpt_code check_target(const pack_options *o, ckpt_error *err)
         return ckpt_fail(err, CKPT_E_USAGE, "'%s' already exists: move it away or choose another "
                          "name", o->target);
     if ((code = file_check_name(o->target, strlen(".partial"), err)) != CKPT_OK ||
-        (code = file_check_place(o->target, err)) != CKPT_OK)
+        (code = file_check_place(o->target, err)) != CKPT_OK ||
+        (code = output_check_ending(o->target, "a packed checkpoint", err)) != CKPT_OK)
         return code;
     return output_check_apart(o->target, o->source, err);
 }

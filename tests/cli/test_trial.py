@@ -295,6 +295,8 @@ ckpt-convert --sticky-scale --quantize v4-release bf16 out | --like: give it
 ckpt-shard --format gguf tiny out | use --layout
 ckpt-shard --layout safetensors tiny out | expected one of torch_dist mp hf gguf
 ckpt-shard --layout gguf --without-tokenizer tiny flash.gguf | would be a folder | without '.gguf'
+ckpt-delta diff --base none tiny V4.gguf | 'V4.gguf' would be a packed checkpoint | without '.gguf'
+ckpt-run --tokens p.json --out x.st --against x.safetensors tiny | 'x.st': --against reads it
 ckpt-convert tiny x.safetensors | would be a folder | without '.safetensors'
 ckpt-convert tiny --outtype bf16 --outfile x | ckpt-shard --layout gguf
 ckpt-convert tiny --outfile x | the last argument
