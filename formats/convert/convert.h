@@ -123,9 +123,9 @@ const char *convert_file(const convert_job *job, size_t i, uint64_t *size_bytes)
 /* Append the names of the files that the run writes: weights and files copied along. */
 ckpt_code convert_list_files(const convert_job *job, file_list *out, ckpt_error *err);
 /* Instead of convert_run: refuse the places that it would refuse, and change nothing. Of the data
- * only tables of expert ids are looked at, where convert_run refuses wrong ones. A share whose DST
- * has all files, as another process may have finished the job, is not refused: convert_run compares
- * their values. */
+ * only tables of expert ids are looked at, where convert_run refuses wrong ones first. A share with
+ * a DST that has all files, as another process may have finished the job, is not refused:
+ * convert_run compares their values. */
 ckpt_code convert_check_run(convert_job *job, ckpt_error *err);
 /* The same for the space on the disk. */
 ckpt_code convert_check_space(const convert_job *job, ckpt_error *err);

@@ -3,6 +3,7 @@
 
 #include "convert_private.h"
 #include "formats/ids.h"
+#include "libckpt/sink.h"
 
 ckpt_code convert_plan(const convert_options *options, convert_job **out, ckpt_error *err)
 {
@@ -70,10 +71,52 @@ ckpt_code convert_list_files(const convert_job *job, file_list *out, ckpt_error 
     return convert_name_files(job->plan, out, err);
 }
 
+/* Reads the integers that get a smaller dtype. */
+typedef struct {
+    ckpt_sink base;
+    const job_plan *plan;
+} narrow_sink;
+
+static int narrow_wants(const ckpt_sink *self, size_t tensor)
+{
+    const job_plan *plan = ((const narrow_sink *)self)->plan;
+    const ckpt_tensor *from = ckpt_catalog_at(plan->picked->catalog, tensor);
+    const ckpt_tensor *to = ckpt_catalog_at(plan->targets, tensor);
+
+    return ckpt_tensor_is_int(from) && ckpt_dtype_bits(to->dtype) < ckpt_dtype_bits(from->dtype);
+}
+
+/* They are few, as tables of expert ids are. */
+static ckpt_code check_narrowed(const job_plan *plan, ckpt_error *err)
+{
+    static const sink_ops ops = { narrow_wants, sink_put_nothing, NULL, NULL };
+    narrow_sink sink = { { &ops }, plan };
+    const encode_options options = pipeline_encode_options(plan);
+    ckpt_run_options run = pipeline_run_options(plan);
+    ckpt_source *encoded = NULL;
+    size_t i = 0;
+    ckpt_code code;
+
+    while (i < ckpt_catalog_count(plan->targets) && !narrow_wants(&sink.base, i))
+        i++;
+    if (i == ckpt_catalog_count(plan->targets))
+        return CKPT_OK;
+    run.progress = NULL;
+    if ((code = source_encode(plan->picked, plan->targets, &options, &encoded, err)) == CKPT_OK)
+        code = ckpt_copy(encoded, &sink.base, &run, err);
+    ckpt_source_free(encoded);
+    return code;
+}
+
 ckpt_code convert_check_ids(const job_plan *plan, ckpt_error *err)
 {
-    return plan->options.format->checks_ids && plan->options.feed == NULL
-               ? checkpoint_check_ids(plan->source, err) : CKPT_OK;
+    ckpt_code code = CKPT_OK;
+
+    if (plan->options.feed != NULL)
+        return CKPT_OK;
+    if (plan->options.format->checks_ids)
+        code = checkpoint_check_ids(plan->source, err);
+    return code == CKPT_OK ? check_narrowed(plan, err) : code;
 }
 
 ckpt_code convert_check_run(convert_job *job, ckpt_error *err)

@@ -15,7 +15,7 @@ struct convert_job {
 /* ---- convert_job.c ---- */
 
 /* Refuse ids of nonexistent experts in the tables of the source, if readers of the target do not
- * check them. */
+ * check them, and integers beyond the dtype that they get. */
 ckpt_code convert_check_ids(const job_plan *plan, ckpt_error *err);
 
 /* ---- convert_root.c ---- */

@@ -65,9 +65,9 @@ def test_gguf_with_an_id_of_no_expert_is_refused_first(ckpt, golden_a, tmp_path,
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
-@pytest.mark.parametrize("options", [[], ["--allow-lossy"]])
-def test_an_id_beyond_the_layouts_integers_is_refused(ckpt, golden_a, tmp_path, options):
-    """torch_dist has I32; no rounding makes an id fit."""
+@pytest.mark.parametrize("options", [[], ["--allow-lossy"], ["--dry-run"], ["--part", "2/2"]])
+def test_an_id_beyond_the_layouts_integers_is_refused_first(ckpt, golden_a, tmp_path, options):
+    """torch_dist has I32; no rounding makes an id fit, and no part of the job is of use."""
     path, _ = with_ids(golden_a, tmp_path / "in", {(3, 1): 1 << 40})
     err = ckpt("ckpt-shard", "--layout", "torch_dist", *options, path, tmp_path / "out",
                check=2).err
