@@ -66,12 +66,11 @@ int pickle_double(const pickle_value *v, double *out);
 const char *pickle_text(const pickle_value *v, size_t *length);
 int pickle_text_is(const pickle_value *v, const char *text);
 
-/* Items of a tuple, list or set; of a dict the keys and values; of an object the items it was
- * given by APPENDS and SETITEMS (as a dict when pickle_has_keys). NULL when out of range. */
+/* Items of a tuple, list or set; of a dict the keys and values; of an object the items that it was
+ * given by APPENDS, or by SETITEMS, as a dict. NULL when out of range. */
 size_t pickle_count(const pickle_value *v);
-int pickle_has_keys(const pickle_value *v);
 const pickle_value *pickle_item(const pickle_value *v, size_t i);    /* of a dict: the value */
-const pickle_value *pickle_key(const pickle_value *v, size_t i);
+const pickle_value *pickle_key(const pickle_value *v, size_t i);     /* NULL where there are none */
 /* Value of the last entry with this text as key, as in Python; linear. NULL if absent. */
 const pickle_value *pickle_find(const pickle_value *v, const char *key);
 

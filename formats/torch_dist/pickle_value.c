@@ -92,13 +92,6 @@ size_t pickle_count(const pickle_value *v)
     return node->has_keys ? node->count / 2 : node->count;
 }
 
-int pickle_has_keys(const pickle_value *v)
-{
-    const pickle_node *node = container_of(v);
-
-    return node != NULL && node->has_keys;
-}
-
 const pickle_value *pickle_item(const pickle_value *v, size_t i)
 {
     const pickle_node *node = container_of(v);

@@ -12,6 +12,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { MEMORY = 4 << 20, DEPTH = 40, STEPS = 10000 };
 
+static const pickle_value *key_or_item(const pickle_value *v, size_t i)
+{
+    const pickle_value *key = pickle_key(v, i);
+
+    return key == NULL ? pickle_item(v, i) : key;
+}
+
 /* Values reachable from one, depth first, a bounded number of them. */
 static void walk(const pickle_value *root)
 {
@@ -28,8 +35,10 @@ static void walk(const pickle_value *root)
 
         if (pickle_text(v, &length) != NULL)
             (void)pickle_find(v, "x");
-        if (i < count)
-            child = pickle_has_keys(v) && step % 2 ? pickle_key(v, i) : pickle_item(v, i);
+        if (i < count && step % 2)
+            child = key_or_item(v, i);
+        else if (i < count)
+            child = pickle_item(v, i);
         else if (i == count)
             child = pickle_args(v);
         else if (i == count + 1)
