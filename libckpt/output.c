@@ -79,21 +79,28 @@ static int takes_back(const ckpt_output *o, const journal_sight *sight)
            !file_exists(o->partial);
 }
 
-/* Such a PATH is renamed back to PATH.partial and resumed there, which verifies what it has. */
-static ckpt_code take_back(const ckpt_output *o, hash128 fingerprint, ckpt_error *err)
+/* Refuse a PATH that is in the way. *is_taken_back: it is there and can be resumed. */
+static ckpt_code check_path(const ckpt_output *o, int *is_taken_back, ckpt_error *err)
 {
     journal_sight sight;
     ckpt_code code;
 
-    if (!file_exists(o->path))
-        return CKPT_OK;
-    if ((code = journal_look(o->path, fingerprint, &sight, err)) != CKPT_OK)
+    *is_taken_back = 0;
+    if ((code = output_check(o->path, o->layout, o->overwrite, err)) != CKPT_OK ||
+        !file_exists(o->path) ||
+        (code = journal_look(o->path, o->shared.fingerprint, &sight, err)) != CKPT_OK)
         return code;
-    if (takes_back(o, &sight)) {
-        code = file_rename_durable(o->path, o->partial, err);
-        return file_exists(o->partial) ? CKPT_OK : code;     /* or another share renamed it */
-    }
-    return o->overwrite > 0 ? CKPT_OK : output_fail_exists(o->path, o->layout, o->overwrite, err);
+    *is_taken_back = takes_back(o, &sight);
+    return *is_taken_back || o->overwrite > 0
+               ? CKPT_OK : output_fail_exists(o->path, o->layout, o->overwrite, err);
+}
+
+/* Such a PATH is renamed back to PATH.partial and resumed there, which verifies what it has. */
+static ckpt_code take_back(const ckpt_output *o, ckpt_error *err)
+{
+    const ckpt_code code = file_rename_durable(o->path, o->partial, err);
+
+    return file_exists(o->partial) ? CKPT_OK : code;         /* or another share renamed it */
 }
 
 char *output_partial(const char *path)
@@ -162,13 +169,14 @@ static ckpt_code create(const output_options *options, ckpt_output **out, ckpt_e
 ckpt_code output_begin(const output_options *options, ckpt_output **out, ckpt_error *err)
 {
     ckpt_output *o = NULL;
+    int is_taken_back;
     ckpt_code code = create(options, &o, err);
 
     if (code != CKPT_OK)
         return code;
-    if ((code = output_check(options->path, options->layout, options->overwrite, err)) == CKPT_OK &&
-        (code = take_back(o, options->fingerprint, err)) == CKPT_OK &&
-        (code = discard_others(o, options, err)) == CKPT_OK &&
+    if ((code = check_path(o, &is_taken_back, err)) == CKPT_OK && is_taken_back)
+        code = take_back(o, err);
+    if (code == CKPT_OK && (code = discard_others(o, options, err)) == CKPT_OK &&
         (code = make_partial(o, err)) == CKPT_OK)
         code = journal_open(&o->shared, &o->journal, err);
     if (code != CKPT_OK)
@@ -198,18 +206,13 @@ static ckpt_code check_partial(const ckpt_output *o, const output_options *optio
 
 ckpt_code output_check_begin(const output_options *options, ckpt_error *err)
 {
-    journal_sight sight = { 0, 0, 0 };
     ckpt_output *o = NULL;
+    int is_taken_back;
     ckpt_code code = create(options, &o, err);
 
     if (code != CKPT_OK)
         return code;
-    if ((code = output_check(o->path, o->layout, o->overwrite, err)) == CKPT_OK &&
-        file_exists(o->path) &&
-        (code = journal_look(o->path, options->fingerprint, &sight, err)) == CKPT_OK &&
-        !takes_back(o, &sight) && o->overwrite <= 0)
-        code = output_fail_exists(o->path, o->layout, o->overwrite, err);
-    if (code == CKPT_OK && !takes_back(o, &sight))
+    if ((code = check_path(o, &is_taken_back, err)) == CKPT_OK && !is_taken_back)
         code = check_partial(o, options, err);
     output_close(o);
     return code;
