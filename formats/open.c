@@ -30,29 +30,40 @@ static ckpt_code note_unread(ckpt_checkpoint *c, ckpt_error *err)
 
 /* ---- encodings from the config ---- */
 
-/* A family with FP8 blocks defines which tensors are quantised, and how. For other checkpoints the
- * config declares the scheme: codes of an unsupported scheme must not be decoded by another. */
+/* The encodings of quantised weights that the family itself defines; 0: it defines none. */
+static unsigned official_encodings(const ckpt_checkpoint *c)
+{
+    if (c->family == NULL)
+        return 0;
+    return checkpoint_has_int4(c) ? 1u << ENCODING_INT4_32 : family_fp8(c->family);
+}
+
+/*
+ * A family with FP8 blocks defines which tensors are quantised, and how, unless the config declares
+ * another encoding for all of them. For other checkpoints the config declares the scheme: codes of
+ * an unsupported scheme must not be decoded by another.
+ */
 static ckpt_code read_options(const ckpt_checkpoint *c, map_read_options *out, ckpt_error *err)
 {
     const config_scheme scheme = checkpoint_scheme(c);
-    const unsigned official = c->family == NULL       ? 0
-                              : checkpoint_has_int4(c) ? 1u << ENCODING_INT4_32
-                                                       : family_fp8(c->family);
-    const int is_strict = c->family == NULL ? strcmp(c->map->family, GENERIC_FAMILY) != 0
-                                            : official != 0;
-    /* The config may declare another encoding for all quantised weights of a family. */
-    const int is_other = official != 0 && scheme.replaces_blocks;
+    const unsigned official = official_encodings(c);
+    const int is_defined = official != 0 && !scheme.replaces_blocks;
+    /* The map is a family's, but no config tells which of its tensors are quantised. */
+    const int is_unknown = c->family == NULL && strcmp(c->map->family, GENERIC_FAMILY) != 0;
 
-    out->bare_codes = is_strict && !is_other ? BARE_CODES_NONE
-                      : scheme.is_decoded    ? BARE_CODES_UNFIT
-                                             : BARE_CODES_ALL;
-    out->encodings = (official == 0 || is_other ? scheme.encodings : official) |
-                     1u << ENCODING_FP4_32 | (scheme.encodings & 1u << ENCODING_NVFP4);
-    if (official != 0 && !is_other &&
+    if (is_defined &&
         (scheme.has_odd_block || (scheme.encodings != 0 && !(scheme.encodings & official))))
         return ckpt_fail(err, CKPT_E_FORMAT,
                          "'%s': %s has a weight_block_size other than that of family %s",
                          c->place.path, checkpoint_config_name(c), c->map->family);
+    if (is_defined || is_unknown)
+        out->bare_codes = BARE_CODES_NONE;
+    else if (scheme.is_decoded)
+        out->bare_codes = BARE_CODES_UNFIT;
+    else
+        out->bare_codes = BARE_CODES_ALL;
+    out->encodings = (is_defined ? official : scheme.encodings) | 1u << ENCODING_FP4_32 |
+                     (scheme.encodings & 1u << ENCODING_NVFP4);
     out->lenient = c->options.lenient;
     out->keep_copies = c->options.keep_copies;
     out->u8_scales = c->options.u8_scales || scheme.has_u8_scales;
