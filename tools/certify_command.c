@@ -665,8 +665,7 @@ static ckpt_code check_integrity(const certifying *job, ckpt_error *err)
         if (!packed_detect(job->paths[i]) &&
             strcmp(ckpt_layout_name(job->checkpoints[i]), "torch_dist") == 0)
             return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_USAGE, "--integrity '%s' is for a checkpoint of Megatron "
-                     "(torch_dist), not packed: none is certified", opt.integrity);
+    return certificate_fail_integrity(opt.integrity, err);
 }
 
 /* Open everything, and refuse what must fail later. */

@@ -164,6 +164,12 @@ static ckpt_code put_integrity(json_writer *w, const void *what, ckpt_error *err
     return CKPT_OK;
 }
 
+ckpt_code certificate_fail_integrity(const char *path, ckpt_error *err)
+{
+    return ckpt_fail(err, CKPT_E_USAGE, "--integrity '%s' is for a checkpoint of Megatron "
+                     "(torch_dist), not packed: none is certified", path);
+}
+
 ckpt_code certificate_write_integrity(const char *path, const certificate *c, ckpt_error *err)
 {
     for (size_t i = 0; i < c->checkpoint_count && !c->options.structure_only; i++) {
@@ -176,8 +182,7 @@ ckpt_code certificate_write_integrity(const char *path, const certificate *c, ck
         if (bytes >= 0)
             return json_file_write(path, put_integrity, &job, err);
     }
-    return ckpt_fail(err, CKPT_E_USAGE, "'%s' is for a checkpoint of Megatron (torch_dist) whose "
-                     "files are hashed: none is certified", path);
+    return certificate_fail_integrity(path, err);
 }
 
 /* ---- CycloneDX ---- */

@@ -28,6 +28,8 @@ ckpt_code certificate_write_sums(const char *path, const certificate *c, size_t 
  * if no checkpoint has such a folder.
  */
 ckpt_code certificate_write_integrity(const char *path, const certificate *c, ckpt_error *err);
+/* That failure, for a caller that knows it before the files are read. */
+ckpt_code certificate_fail_integrity(const char *path, ckpt_error *err);
 
 /* A CycloneDX 1.6 document: a machine-learning-model component per checkpoint, with its roots as
  * properties and the files as components of their own. */
