@@ -282,6 +282,9 @@ def test_it_runs_from_where_it_is_installed(tmp_path):
     said = subprocess.run([script, "--dry-run"], text=True, check=True, capture_output=True,
                           env=clean).stdout
     assert f"+ {tmp_path}/opt/bin/ckpt-shard " in said
+    said = subprocess.run([script.name, "--dry-run"], text=True, check=True, capture_output=True,
+                          env={**clean, "PATH": f"{script.parent}:{os.environ['PATH']}"}).stdout
+    assert "\n+ ckpt-shard " in said, "as it is typed"
     page = tmp_path / "opt/share/man/man1/prepare-megatron.1"
     shown = subprocess.run(["man", "-l", page], text=True, check=True, capture_output=True,
                            env={**clean, "MANWIDTH": "120"})
