@@ -22,6 +22,7 @@ typedef struct {
     uint64_t header_hash;     /* XXH3 of the parsed bytes, to detect a changed source */
     char *header;             /* writers: the bytes at offset 0; malloc'd; NULL in readers */
     size_t header_bytes;      /* readers too: data starts here */
+    uint64_t root_at;         /* writers: where the root comes into the header at the end; or 0 */
     char *metadata;           /* __metadata__ as JSON text, or NULL; malloc'd */
     size_t metadata_bytes;    /* readers: its size as counted by memory.h; writers: 0 */
     char *prefix;             /* begins the names of its pieces in the catalog, but not in the file;

@@ -148,6 +148,47 @@ ckpt_code job_output_seal(const job_output *output, const uint8_t *tensors, ckpt
 
 /* ---- the other files ---- */
 
+/* Small files whose text is in the plan; NULL: it is not written. */
+typedef struct {
+    const char *name;
+    const char *text;
+} planned_text;
+
+enum { PLANNED_TEXTS = 3 };
+
+static void list_texts(const job_plan *plan, planned_text out[PLANNED_TEXTS])
+{
+    out[0] = (planned_text){ "config.json", plan->config_text };
+    out[1] = (planned_text){ CONFIG_INFERENCE_FILE, plan->inference_text };
+    out[2] = (planned_text){ CONFIG_MODELOPT_FILE, plan->modelopt_text };
+}
+
+static int has_text(const char *directory, const planned_text *planned)
+{
+    char *path = file_join(directory, planned->name);
+    char *text = NULL;
+    size_t size = 0;
+    int same;
+
+    same = path != NULL &&
+           file_read_all(path, strlen(planned->text), &text, &size, NULL) == CKPT_OK &&
+           size == strlen(planned->text) && memcmp(text, planned->text, size) == 0;
+    free(text);
+    free(path);
+    return same;
+}
+
+int job_output_has_texts(const job_plan *plan)
+{
+    planned_text texts[PLANNED_TEXTS];
+    int same = 1;
+
+    list_texts(plan, texts);
+    for (size_t i = 0; i < PLANNED_TEXTS && same; i++)
+        same = texts[i].text == NULL || has_text(plan->store->directory, &texts[i]);
+    return same;
+}
+
 static ckpt_code write_text(job_output *output, const char *name, const char *text,
                             ckpt_error *err)
 {
@@ -251,17 +292,13 @@ ckpt_code job_output_write_others(job_output *output, ckpt_error *err)
 {
     const job_plan *plan = output->plan;
     const file_list *extras = &plan->source->extras;
+    planned_text texts[PLANNED_TEXTS];
     ckpt_code code = CKPT_OK;
 
-    if (plan->config_text != NULL &&
-        (code = write_text(output, "config.json", plan->config_text, err)) != CKPT_OK)
-        return code;
-    if (plan->inference_text != NULL &&
-        (code = write_text(output, CONFIG_INFERENCE_FILE, plan->inference_text, err)) != CKPT_OK)
-        return code;
-    if (plan->modelopt_text != NULL &&
-        (code = write_text(output, CONFIG_MODELOPT_FILE, plan->modelopt_text, err)) != CKPT_OK)
-        return code;
+    list_texts(plan, texts);
+    for (size_t i = 0; i < PLANNED_TEXTS && code == CKPT_OK; i++)
+        if (texts[i].text != NULL)
+            code = write_text(output, texts[i].name, texts[i].text, err);
     for (size_t i = 0; i < extras->count && code == CKPT_OK; i++)
         if (convert_carries(plan, extras->names[i]))
             code = carry_file(output, extras->names[i], err);

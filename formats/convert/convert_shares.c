@@ -150,17 +150,34 @@ static int64_t newest_input(const job_plan *plan)
     return newest;
 }
 
-/* Open the files of DST as this job would have written them; 0 if they differ. Files older than
- * the inputs were made from something else. */
+/* Does an open file begin with the planned header, but for the root, which is put there last? */
+static int has_header(const store_file *f)
+{
+    char *bytes = malloc(f->header_bytes + 1);
+    int same = bytes != NULL && file_read_at(f->file, 0, bytes, f->header_bytes, NULL) == CKPT_OK;
+
+    if (same && f->root_at > 0)
+        memcpy(bytes + f->root_at, f->header + f->root_at, CKPT_ROOT_HEX - 1);
+    same = same && memcmp(bytes, f->header, f->header_bytes) == 0;
+    free(bytes);
+    return same;
+}
+
+/* Open the files of DST as this job would have written them; 0 if they differ before their data.
+ * Files older than the inputs were made from something else. */
 static int open_result(const job_plan *plan)
 {
     const int64_t newest = newest_input(plan);
-    int same = 1;
+    int same = job_output_has_texts(plan);
 
-    for (size_t i = 0; i < plan->store->file_count && same; i++)
+    for (size_t i = 0; i < plan->store->file_count && same; i++) {
+        const store_file *f = &plan->store->files[i];
+
         same = store_open_file(plan->store, i, 0, NULL) == CKPT_OK &&
-               file_size(plan->store->files[i].file) == plan->store->files[i].size_bytes &&
-               file_identity_of(plan->store->files[i].file)->modified_ns >= newest;
+               file_size(f->file) == f->size_bytes &&
+               file_identity_of(f->file)->modified_ns >= newest &&
+               (f->header == NULL || has_header(f));
+    }
     return same;
 }
 

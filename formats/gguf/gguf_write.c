@@ -139,6 +139,9 @@ static ckpt_code lay_out_file(store_file *f, const gguf_put *keys, const file_te
 
 /* ---- keys ---- */
 
+/* Behind magic, version and counts: the key's name, its type, the length of its string. */
+enum { ROOT_AT = 24 + 8 + sizeof CHECKPOINT_ROOT_KEY - 1 + 4 + 8 };
+
 /* Reserve 64 digits for the root, which is not known yet. */
 static void put_root(gguf_put *p)
 {
@@ -180,9 +183,11 @@ static ckpt_code put_keys(gguf_put *p, size_t i, const ckpt_store *store,
 static ckpt_code lay_out_one(ckpt_store *store, size_t file, ckpt_tensor **tensors, size_t count,
                              const void *context, ckpt_error *err)
 {
+    const format_target *target = context;
     gguf_put keys = { .count = 0 };
     ckpt_code code;
 
+    store->files[file].root_at = file == 0 && target->will_have_root ? ROOT_AT : 0;
     if ((code = put_keys(&keys, file, store, context, err)) == CKPT_OK)
         code = lay_out_file(&store->files[file], &keys, &(file_tensors){ tensors, count }, err);
     free(keys.bytes.bytes);
@@ -204,10 +209,7 @@ ckpt_code gguf_lay_out(ckpt_store *store, const format_target *target, ckpt_erro
 
 ckpt_code gguf_finish(ckpt_store *store, const format_target *target, ckpt_error *err)
 {
-    /* Behind magic, version and counts: the key's name, its type, the length of its string. */
-    const uint64_t offset = 24 + 8 + sizeof CHECKPOINT_ROOT_KEY - 1 + 4 + 8;
-
-    if (target->root == NULL)
-        return CKPT_OK;
-    return file_write_at(store->files[0].file, offset, target->root, CKPT_ROOT_HEX - 1, err);
+    return target->root == NULL ? CKPT_OK
+                                : file_write_at(store->files[0].file, ROOT_AT, target->root,
+                                                CKPT_ROOT_HEX - 1, err);
 }

@@ -123,6 +123,21 @@ def test_a_part_looks_at_what_is_there(inputs, ckpt, tmp_path, other):
     refuse_alike(tmp_path, *words, says="already exists")
 
 
+@pytest.mark.parametrize("words", ["ckpt-convert --dtype bf16", "ckpt-shard --layout mp --mp 2",
+                                   "ckpt-shard --layout gguf --without-tokenizer"])
+def test_a_part_looks_at_config_and_headers_of_what_is_there(words, ckpt, golden_a, tmp_path):
+    """Values of the same weights are the same, also with another config.json."""
+    other = shutil.copytree(golden_a, tmp_path / "in")
+    config = (other / "config.json").read_text()
+    changed = re.sub(r'"rms_norm_eps": [0-9.e-]+', '"rms_norm_eps": 0.5', config)
+    assert changed != config
+    (other / "config.json").write_text(changed)
+    out = tmp_path / "out"
+    ckpt(*words.split(), other, out)
+    ckpt(*words.split(), "--part", "1/2", other, out)
+    refuse_alike(tmp_path, *words.split(), "--part", "1/2", golden_a, out, says="already exists")
+
+
 def test_a_part_says_that_it_has_not_compared_values(inputs, ckpt, tmp_path):
     out = tmp_path / "out"
     words = ["ckpt-convert", "--dtype", "bf16", "--part", "1/2", inputs["a"], out]
