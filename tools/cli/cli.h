@@ -134,7 +134,7 @@ typedef struct {
 } cli_topic;
 
 /* The date of the generated man pages: that of the release, or of the last change of an option. */
-#define CLI_PAGE_DATE "2026-11-29"
+#define CLI_PAGE_DATE "2026-11-30"
 
 typedef struct cli_command {
     const char *name;            /* "ckpt-convert"; for a subcommand: "digest" */
