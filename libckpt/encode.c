@@ -136,18 +136,20 @@ static ckpt_code convert(encode_job *job, kind k, const quantise_rule *rule, qua
     }
 }
 
-/* The input scale is that of the source, or the one given in the options. */
+/* The input scale is that of the source, or the one given in the options, or 1. */
 static ckpt_code put_input_scale(const encode_job *job)
 {
     void **to = &job->out->part[CKPT_INPUT_SCALE];
     const void *from = job->in->part[CKPT_INPUT_SCALE];
+    const float *given = job->options->input_scales;
+    const float scale = given == NULL ? 1 : given[job->range->tensor];
 
     if (!job->to->has_input_scale)
         return CKPT_OK;
     if (*to == NULL && (*to = arena_alloc(job->scratch, sizeof(float))) == NULL)
         return ckpt_fail_memory(job->err, "a scale", sizeof(float));
     job->out->part_bytes[CKPT_INPUT_SCALE] = sizeof(float);
-    memmove(*to, from != NULL ? from : &job->options->input_scale, sizeof(float));
+    memmove(*to, from != NULL ? from : &scale, sizeof scale);
     return CKPT_OK;
 }
 

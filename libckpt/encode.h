@@ -52,7 +52,7 @@ typedef struct {
     ckpt_source *whole;                               /* `from` without taps, for rules that need a
                                                          maximum of the whole tensor: read twice.
                                                          NULL if no rule does */
-    float input_scale;                                /* for NVFP4 tensors without one */
+    const float *input_scales;     /* by tensor, for NVFP4 tensors without one; NULL: 1 */
     int sticky_scale;              /* see quantise_panel */
     int zero_nonfinite;            /* NaN and infinity become 0 where a rule quantises them */
     int quantise_f32;              /* do not round F32 to BF16 before quantising it */

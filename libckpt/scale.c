@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <float.h>
+#include <math.h>
 #include <string.h>
 
 void scale_row_f32(const ckpt_kernels *k, ckpt_dtype dtype, const void *scales, uint64_t count,
@@ -60,6 +61,11 @@ float scale_whole(ckpt_tensor_scale what, float product, float tensor_scale)
     default:
         return product;
     }
+}
+
+int scale_is_fit(float scale)
+{
+    return isfinite(scale) && scale > 0;
 }
 
 int scale_put(const ckpt_kernels *k, ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale)

@@ -18,6 +18,10 @@ float scale_largest(ckpt_dtype dtype);
 /* Apply the tensor scale, if any, to a product of a code and the scale of its block. */
 float scale_whole(ckpt_tensor_scale what, float product, float tensor_scale);
 
+/* 1 for a finite number above 0, which every scale of a whole tensor or of activations must be:
+ * programs divide by them. */
+int scale_is_fit(float scale);
+
 /* Store one scale as element `i` of a row; 0 when the dtype cannot represent it exactly. */
 int scale_put(const ckpt_kernels *k, ckpt_dtype dtype, uint8_t *row, uint64_t i, float scale);
 

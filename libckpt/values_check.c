@@ -150,7 +150,7 @@ ckpt_code values_check_whole_scale(const ckpt_tensor *tensor, const ckpt_tile *t
 {
     const float scale = tensor_scale_of(tile);
 
-    if (scale > 0 && isfinite(scale))
+    if (scale_is_fit(scale))
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_FORMAT,
                      "tensor '%s': the scale of the tensor is %.9g, not a positive number",

@@ -37,7 +37,7 @@ static const cli_command command = {
         "expert_dtype in config.json and misreads any other. BF16 weights beside quantised ones "
         "are listed in modules_to_not_convert; encodings that config.json cannot express are "
         "refused."
-        "\n\n" REMOTE_HELP("SRC, --like and --fill-from"),
+        "\n\n" REMOTE_HELP("SRC, --like, --fill-from and --input-scale"),
     .examples = "ckpt-convert --dtype bf16 DeepSeek-V4-Flash Flash-BF16\n"
                 "ckpt-convert --experts fp8 DeepSeek-V4-Flash Flash-FP8\n"
                 "ckpt-convert --like DeepSeek-V4-Flash Flash-BF16 Flash-again",

@@ -95,7 +95,7 @@ static const cli_command command = {
         "operations take is F32: the same values, or a refusal. Tables of expert ids are read "
         "first, with --dry-run, too: an id of no expert is refused. The first file has the value "
         "digest in its key ckpt.value_root."
-        "\n\n" REMOTE_HELP("SRC, --like and --fill-from"),
+        "\n\n" REMOTE_HELP("SRC, --like, --fill-from and --input-scale"),
     .examples = "ckpt-shard --layout mp --mp 8 DeepSeek-V4-Flash Flash-mp8\n"
                 "ckpt-shard --layout torch_dist DeepSeek-V4-Flash DeepSeek-V4-Flash_torch_dist\n"
                 "ckpt-shard --layout gguf DeepSeek-V4-Flash DeepSeek-V4-Flash-GGUF\n"

@@ -45,8 +45,11 @@ typedef struct {
     { CLI_FLAG, "sticky-scale", NULL, &(o).convert.sticky_scale,                                 \
       "with --like: blocks that changed keep their old scale where it is at most one power "     \
       "of two from the rule's, so that other values keep their codes" },                         \
-    { CLI_STRING, "input-scale", "X", &(o).words.input_scale,                                    \
-      "scale of activations beside NVFP4 weights, as a calibration found it (default 1)" },      \
+    { CLI_STRING, "input-scale", "FILE|VALUE", &(o).words.input_scale,                           \
+      "scales of activations beside NVFP4 weights, as a calibration found them: a value for "    \
+      "all, or a checkpoint with F32 tensors X.input_scale, such as an NVFP4 release of "        \
+      "Model-Optimizer, under the names of SRC, of DST or canonical ones (default: as in "       \
+      "--like, else 1)" },                                                                       \
     { CLI_CHOICE, "nonfinite", "refuse|zero", &(o).words.nonfinite,                              \
       "NaN and infinity in what is quantised (default refuse)" },                                \
     { CLI_FLAG, "from-f32", NULL, &(o).convert.quantise_f32,                                     \

@@ -10,6 +10,7 @@
 #include "libckpt/config_words.h"
 #include "libckpt/encoding.h"
 #include "libckpt/plan.h"
+#include "libckpt/scale.h"
 #include "libckpt/table.h"
 #include "libckpt/text.h"
 #include "whole_scale.h"
@@ -238,7 +239,7 @@ static ckpt_code look_at_whole(const loader_facts *f, size_t tensor, loader_whol
         code = read_whole(f->in.source, tensor, CKPT_INPUT_SCALE, &input, err);
     if (code != CKPT_OK)
         return code;
-    if (!whole_scale_is_fit(whole) || !whole_scale_is_fit(input))
+    if (!scale_is_fit(whole) || !scale_is_fit(input))
         add_to(&out->unfit, t);
     if (!whole_scale_partner(t->name, partner) ||
         (i = ckpt_catalog_find(f->in.logical, partner)) < 0 ||

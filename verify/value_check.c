@@ -8,6 +8,7 @@
 #include "libckpt/config_number.h"
 #include "libckpt/config_words.h"
 #include "libckpt/plan.h"
+#include "libckpt/scale.h"
 #include "statistics_tile.h"
 #include "value_mark.h"
 #include "whole_scale.h"
@@ -193,7 +194,7 @@ static ckpt_code judge_whole_scales(const value_mark *m, const ckpt_tensor *t,
         value_finding f = of(t, VALUE_WHOLE_SCALE, (double)scales[i].scale);
 
         f.other = scales[i].of;
-        if (scales[i].is_there && !whole_scale_is_fit(scales[i].scale))
+        if (scales[i].is_there && !scale_is_fit(scales[i].scale))
             code = add_place(list, f, &place, err);
     }
     return code;

@@ -1,16 +1,10 @@
 /* Scales of whole tensors. */
 #include "whole_scale.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "libckpt/text.h"
-
-int whole_scale_is_fit(float scale)
-{
-    return isfinite(scale) && scale > 0;
-}
 
 int whole_scale_partner(const char *name, char out[WHOLE_SCALE_NAME_BYTES])
 {

@@ -10,8 +10,6 @@
 
 enum { WHOLE_SCALE_NAME_BYTES = 1024 };
 
-/* 1 for a finite number above 0. */
-int whole_scale_is_fit(float scale);
 /* "X.w1.weight" -> "X.w3.weight", gate_proj -> up_proj: the weight that servers join with this one.
  * 0: there is none. */
 int whole_scale_partner(const char *name, char out[WHOLE_SCALE_NAME_BYTES]);

@@ -34,7 +34,8 @@ typedef struct {
     int sticky_scale;                /* with like and quantise; see quantise_panel */
     int zero_nonfinite;              /* NaN and infinity become 0 where they are quantised */
     int quantise_f32;                /* F32 is not rounded to BF16 before */
-    float input_scale;               /* of NVFP4 weights that have none */
+    float input_scale;               /* of NVFP4 weights that have none; 0: not given */
+    const char *input_scales;        /* or a checkpoint with theirs; or NULL */
     int plain_wo_a;                  /* attn.wo_a is BF16 whatever else is said */
     uint64_t file_bytes_max;         /* fill files up to this size; 0: as in the source */
     int match_reference;
@@ -65,7 +66,7 @@ typedef struct {
     const char *max_relf;            /* see class_limits_parse */
     const char *nonfinite;           /* "refuse" (the default), "zero" */
     const char *wo_a;                /* "bf16", "keep" (the default) */
-    const char *input_scale;         /* a number above 0; 1 is the default */
+    const char *input_scale;         /* a number above 0, or a checkpoint with such numbers */
 } convert_words;
 
 enum { CONVERT_RANKS_MAX = 65536 };
@@ -83,7 +84,7 @@ ckpt_code convert_take_words(const convert_words *words, convert_options *out, c
 ckpt_code convert_check_target(const convert_options *options, ckpt_error *err);
 
 /* The inputs of a conversion, which must not be replaced: paths, NULL if not given. */
-enum { CONVERT_INPUTS = 5 };
+enum { CONVERT_INPUTS = 6 };
 void convert_inputs(const convert_options *options, const char *paths[CONVERT_INPUTS]);
 
 /* A conversion in three stages: plan, output, result. */

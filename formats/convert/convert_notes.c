@@ -136,8 +136,7 @@ static ckpt_code take_scaled_blocks(job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
-/* The stored name of a tensor's data; NULL: it has none. */
-static const char *stored_name(const ckpt_layout *layout, size_t tensor)
+const char *convert_stored_name(const ckpt_layout *layout, size_t tensor)
 {
     const layout_extent *e;
     const layout_extent *end;
@@ -183,8 +182,8 @@ ckpt_code convert_note_names(job_plan *plan, ckpt_error *err)
     for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++) {
         const ckpt_tensor *to = ckpt_catalog_at(plan->targets, i);
         const int64_t from = ckpt_catalog_find(logical, to->name);
-        const char *was = from < 0 ? NULL : stored_name(source->layout, (size_t)from);
-        const char *is = stored_name(plan->layout, i);
+        const char *was = from < 0 ? NULL : convert_stored_name(source->layout, (size_t)from);
+        const char *is = convert_stored_name(plan->layout, i);
 
         if (plan->origins[i] != NULL || was == NULL || is == NULL || strcmp(was, is) == 0 ||
             ckpt_catalog_at(logical, (size_t)from)->part_names != to->part_names)

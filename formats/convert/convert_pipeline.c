@@ -61,7 +61,7 @@ encode_options pipeline_encode_options(const job_plan *plan)
         .scales = plan->like == NULL ? NULL : ckpt_logical(plan->like),
         .rules = plan->rules,
         .whole = plan->picked,
-        .input_scale = o->input_scale,
+        .input_scales = plan->input_scales,
         .sticky_scale = o->sticky_scale,
         .zero_nonfinite = o->zero_nonfinite,
         .quantise_f32 = o->quantise_f32,

@@ -19,6 +19,7 @@ void convert_inputs(const convert_options *options, const char *paths[CONVERT_IN
     paths[2] = options->fill_from;
     paths[3] = options->open.map_file;
     paths[4] = options->config;
+    paths[5] = options->input_scales;
 }
 
 static ckpt_code check_apart(const convert_options *o, ckpt_error *err)
@@ -99,6 +100,20 @@ static ckpt_code open_all(job_plan *plan, ckpt_error *err)
     if ((code = ckpt_open(o->fill_from, &parts, &plan->fill, err)) == CKPT_OK)
         checkpoint_give_up_stored(plan->fill);
     return code;
+}
+
+/* Of a calibration only the scales of activations are read: it need be neither whole nor known. */
+static ckpt_code open_calibration(job_plan *plan, ckpt_error *err)
+{
+    const ckpt_open_options any = { .lenient = 1, .incomplete = 1,
+                                    .places = plan->options.open.places };
+    const char *path = plan->options.input_scales;
+    ckpt_code code;
+
+    if (path == NULL || (code = ckpt_open(path, &any, &plan->calibration, err)) != CKPT_OK)
+        return path == NULL ? CKPT_OK : code;
+    checkpoint_give_up_stored(plan->calibration);
+    return CKPT_OK;
 }
 
 /* Refuse before reading data, with a hint, what cannot be digested. */
@@ -213,14 +228,15 @@ static void take_fingerprint(job_plan *plan)
     /* These options decide what is refused. A refusal removes the output, so a run with other ones
      * must not resume it. */
     const convert_options *o = &plan->options;
-    const float input_scale = o->input_scale;
     const int flags[] = { o->match_reference, o->allow_lossy, o->open.lenient, o->no_digest,
                           plan->side != NULL, o->sticky_scale, o->zero_nonfinite,
                           o->quantise_f32 };
 
     hash128_mix(&plan->fingerprint, CKPT_VERSION, sizeof CKPT_VERSION);
     hash128_mix(&plan->fingerprint, flags, sizeof flags);
-    hash128_mix(&plan->fingerprint, &input_scale, sizeof input_scale);
+    if (plan->input_scales != NULL)
+        hash128_mix(&plan->fingerprint, plan->input_scales,
+                    ckpt_catalog_count(plan->targets) * sizeof *plan->input_scales);
     mix_checkpoint(&plan->fingerprint, plan->source);
     checkpoint_mix_beside(plan->source, &plan->fingerprint);
     if (plan->config_text != NULL)
@@ -250,7 +266,8 @@ static void count_bytes(job_plan *plan)
                         layout_bytes(plan->layout) +
                         ckpt_catalog_count(plan->targets) *
                             (PER_TENSOR_BYTES +
-                             (plan->rules == NULL ? 0 : 2 * sizeof(quantise_loss))) +
+                             (plan->rules == NULL ? 0 : 2 * sizeof(quantise_loss)) +
+                             (plan->input_scales == NULL ? 0 : sizeof(float))) +
                         (plan->side == NULL ? 0 : side_data_bytes(plan->side));
     for (size_t i = 0; i < plan->store->file_count; i++) {
         plan->fixed_bytes += plan->store->files[i].header_bytes;
@@ -307,10 +324,12 @@ static ckpt_code fill_plan(job_plan *plan, ckpt_error *err)
 
     /* Check the source first: if it does not exist, the two paths may be swapped. */
     if ((code = open_all(plan, err)) != CKPT_OK ||
+        (code = open_calibration(plan, err)) != CKPT_OK ||
         (code = convert_check_target(&plan->options, err)) != CKPT_OK ||
         (code = check_files_apart(&plan->options, plan->source, err)) != CKPT_OK ||
         (code = check_files_apart(&plan->options, plan->like, err)) != CKPT_OK ||
         (code = check_files_apart(&plan->options, plan->fill, err)) != CKPT_OK ||
+        (code = check_files_apart(&plan->options, plan->calibration, err)) != CKPT_OK ||
         (code = convert_choose_map(plan, err)) != CKPT_OK ||
         (code = convert_check_method(plan, err)) != CKPT_OK ||
         (code = convert_pick_inputs(plan, err)) != CKPT_OK ||
@@ -325,6 +344,7 @@ static ckpt_code fill_plan(job_plan *plan, ckpt_error *err)
     if ((code = convert_plan_config(plan, err)) != CKPT_OK ||
         (code = convert_lay_out(plan, err)) != CKPT_OK ||
         (code = convert_note_names(plan, err)) != CKPT_OK ||
+        (code = convert_take_input_scales(plan, err)) != CKPT_OK ||
         (code = plan_side_data(plan, err)) != CKPT_OK)
         return code;
     if ((code = convert_check_files(plan, err)) != CKPT_OK ||
@@ -361,6 +381,7 @@ void job_plan_free(job_plan *plan)
     free(plan->drops);
     free(plan->share);
     free(plan->rules);
+    free(plan->input_scales);
     catalog_free(plan->targets);
     map_free(plan->map);
     layout_free(plan->layout);
@@ -373,5 +394,6 @@ void job_plan_free(job_plan *plan)
     ckpt_close(plan->source);
     ckpt_close(plan->like);
     ckpt_close(plan->fill);
+    ckpt_close(plan->calibration);
     free(plan);
 }

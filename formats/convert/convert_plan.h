@@ -17,12 +17,14 @@ typedef struct {
     ckpt_checkpoint *source;
     ckpt_checkpoint *like;           /* or NULL */
     ckpt_checkpoint *fill;           /* or NULL */
+    ckpt_checkpoint *calibration;    /* of --input-scale, while the plan is made; or NULL */
     ckpt_source *picked;             /* every input tensor, in the order of the target */
     const char **origins;            /* by target tensor: fill_from, or NULL */
     outcome_drop *drops;             /* inputs that the target's layout cannot store */
     size_t drop_count;
     ckpt_catalog *targets;           /* logical tensors of the target */
     const quantise_rule **rules;     /* by target tensor, NULL: none; NULL: no tensor has one */
+    float *input_scales;             /* by target tensor, of those that have none; or NULL */
     ckpt_map *map;                   /* of the target; NULL with like */
     ckpt_store *store;               /* target files, laid out */
     ckpt_layout *layout;
@@ -99,6 +101,8 @@ ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err);
 /* Note the tensors that get other names, although source and target have the same naming style.
  * Needs the target's layout. */
 ckpt_code convert_note_names(job_plan *plan, ckpt_error *err);
+/* The stored name of a tensor's data; NULL: it has none. */
+const char *convert_stored_name(const ckpt_layout *layout, size_t tensor);
 /* convert_root.c: a note if the root that the source holds cannot be compared. */
 ckpt_code convert_note_root(job_plan *plan, ckpt_error *err);
 
@@ -112,6 +116,10 @@ ckpt_code convert_number_blocks(ckpt_catalog *targets, uint64_t limit, uint32_t 
                                 ckpt_error *err);
 /* convert_metadata.c: `__metadata__` of target files that are not those of the source. */
 ckpt_code convert_keep_metadata(job_plan *plan, ckpt_error *err);
+
+/* convert_input_scales.c: find the scales of activations beside new NVFP4 weights. Needs the layout
+ * of the target. */
+ckpt_code convert_take_input_scales(job_plan *plan, ckpt_error *err);
 
 /* convert_space.c: refuse deceptive file names and files that cannot be copied. */
 ckpt_code convert_check_files(job_plan *plan, ckpt_error *err);

@@ -1,11 +1,11 @@
 /* Options given as text: layout and encodings, and which options apply to which layout. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "convert_private.h"
 #include "libckpt/encoding.h"
+#include "libckpt/scale.h"
 
 ckpt_code convert_find_layout(const char *layout, const ckpt_format **out, ckpt_error *err)
 {
@@ -91,17 +91,28 @@ static ckpt_code check_encodings(const class_rules *rules, const ckpt_format *fo
     return CKPT_OK;
 }
 
-/* The activation scale of NVFP4 weights: from a calibration, or 1. */
-static ckpt_code take_input_scale(const convert_words *w, convert_options *out, ckpt_error *err)
+/* The scale of activations beside NVFP4 weights: a number for all, or where a calibration is. */
+static ckpt_code take_input_scale(const char *text, convert_options *out, ckpt_error *err)
 {
-    const char *text = w->input_scale == NULL ? "1" : w->input_scale;
+    const struct ckpt_places *places = out->open.places;
+    float number;
     char *end;
 
-    out->input_scale = strtof(text, &end);
-    if (end != text && *end == '\0' && out->input_scale > 0 && isfinite(out->input_scale))
+    if (text == NULL)
         return CKPT_OK;
-    return ckpt_fail(err, CKPT_E_USAGE, "--input-scale '%s': expected a number above 0 that "
-                     "F32 can hold", text);
+    number = strtof(text, &end);
+    if (end == text || *end != '\0') {
+        out->input_scales = text;
+        if ((places != NULL && places->knows(text)) || file_exists(text))
+            return CKPT_OK;
+        return ckpt_fail(err, CKPT_E_USAGE, "--input-scale '%s': expected a number, or a "
+                         "checkpoint with X.input_scale, but no file is called so", text);
+    }
+    out->input_scale = number;
+    return scale_is_fit(number)
+               ? CKPT_OK
+               : ckpt_fail(err, CKPT_E_USAGE, "--input-scale '%s': expected a number above 0 that "
+                           "F32 can hold", text);
 }
 
 static int makes_nvfp4(const class_rules *rules)
@@ -131,7 +142,7 @@ static ckpt_code take_rules(const convert_words *w, convert_options *out, ckpt_e
     if (w->max_relf != NULL &&
         (code = class_limits_parse(w->max_relf, &out->max_relf, err)) != CKPT_OK)
         return code;
-    if ((code = take_input_scale(w, out, err)) != CKPT_OK)
+    if ((code = take_input_scale(w->input_scale, out, err)) != CKPT_OK)
         return code;
     rules->is_given = w->quantise != NULL;
     if (w->quantise == NULL) {
