@@ -10,6 +10,7 @@
 #include "libckpt/config_number.h"
 #include "libckpt/encoding.h"
 #include "libckpt/foreign_codes.h"
+#include "libckpt/plan.h"
 #include "libckpt/text.h"
 
 #define VLLM (1u << LOADER_VLLM)
@@ -522,6 +523,27 @@ static int has_fp4_outside_experts(rule_call *call)
                text_count(group->count, "weight is", "weights are").text, name_of(group));
 }
 
+/* quant_method "fp8" makes FP8 parameters of all weights, except of DeepSeek-V4's experts. */
+static int has_fp4_of_another_model(rule_call *call)
+{
+    const loader_facts *f = call->facts;
+    const weight_group *const groups[] = { &f->dense[FORM_FP4], &f->experts[FORM_FP4],
+                                           &f->dense[FORM_NVFP4], &f->experts[FORM_NVFP4] };
+
+    for (size_t i = 0; !f->is_v4 && is_known_method(f) && i < sizeof groups / sizeof *groups;
+         i++) {
+        const weight_group *g = groups[i];
+        const ckpt_tensor *official =
+            g->count == 0 ? NULL : plan_find_official(f->in.official, g->first);
+
+        if (g->count > 0 && (official == NULL || official->dtype != CKPT_F4))
+            return say(call, "%s FP4, but quant_method '%s' makes FP8 parameters of them; the "
+                       "first is '%s'", text_count(g->count, "weight is", "weights are").text,
+                       f->method, name_of(g));
+    }
+    return 0;
+}
+
 /* Codes whose scales do not fit the blocks that the config declares were not decoded. */
 static int has_unfit_scales(rule_call *call)
 {
@@ -622,6 +644,9 @@ const loader_rule loader_rules[] = {
     { "whole-scales", VLLM | SGLANG, 0, has_wrong_whole_scales,
       "vllm/model_executor/layers/quantization/modelopt.py#w13_weight_scale_2" },
     { "fp4-alone", SERVERS, 0, has_fp4_outside_experts, VLLM_V4 "quant_config.py#expert_dtype" },
+    { "fp4", SERVERS, 0, has_fp4_of_another_model,
+      "vllm/model_executor/layers/quantization/fp8.py#create_weights; " SGLANG_SRT
+      "layers/quantization/fp8.py#create_weights; " HF_FP8 "#FP8Linear" },
     { "unfit-scales", SERVERS | FILES, 0, has_unfit_scales,
       "vllm/model_executor/layers/quantization/fp8.py#from_config; " SGLANG_SRT
       "layers/quantization/fp8.py#from_config; " HF_FP8 },

@@ -49,6 +49,28 @@ static int is_copy(const config_change *change)
     return 1;
 }
 
+/* Of FP4 the config says only that the routed experts have it, and only of families that have so. A
+ * server of any other would take the codes for FP8. */
+static ckpt_code check_fp4(const config_change *change, ckpt_error *err)
+{
+    for (size_t i = 0; change->rules != NULL && i < ckpt_catalog_count(change->targets); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(change->targets, i);
+        const ckpt_tensor *official = plan_find_official(change->official, t);
+        const int is_told = official == NULL || official->dtype == CKPT_F4 ||
+                            (change->has_expert_dtype && plan_is_expert(t->name));
+
+        if (change->rules[i] == NULL || !encoding_is(t, ENCODING_FP4_32) || is_told)
+            continue;
+        if (change->has_expert_dtype)
+            return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' would be FP4, which servers read of "
+                             "experts alone: name them (--quantize experts=%s,rest=fp8-ue8m0)",
+                             t->name, change->rules[i]->name);
+        return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' would be FP4, which no config.json of "
+                         "its family tells servers: use fp8-ue8m0, fp8-f32 or nvfp4", t->name);
+    }
+    return CKPT_OK;
+}
+
 /* FP4 and FP8 experts in one checkpoint: expert_dtype has one value. */
 static ckpt_code check_experts(const config_change *change, ckpt_error *err)
 {
@@ -288,7 +310,8 @@ ckpt_code config_rewrite(const char *text, const config_change *change, char **o
     }
     if (!wanted.is_quantised)
         code = drop_quantization(&edited, err);
-    else if ((code = check_experts(change, err)) == CKPT_OK)
+    else if ((code = check_experts(change, err)) == CKPT_OK &&
+             (code = check_fp4(change, err)) == CKPT_OK)
         code = rewrite_in_place(change, &edited, err);
     if (code == CKPT_OK && (change->has_expert_dtype || wanted.expert_dtype == NULL))
         code = config_update(&edited, "expert_dtype",
@@ -437,6 +460,7 @@ ckpt_code config_check_inference(const config_change *change, const ckpt_map *pl
                                  ckpt_error *err)
 {
     const ckpt_tensor *first = NULL;
+    ckpt_code code;
 
     if (change->is_inference && is_copy(change))
         return CKPT_OK;
@@ -454,5 +478,6 @@ ckpt_code config_check_inference(const config_change *change, const ckpt_map *pl
                              ckpt_dtype_name(t->dtype));
         first = first == NULL ? t : first;
     }
-    return check_experts(change, err);
+    code = check_experts(change, err);
+    return code == CKPT_OK ? check_fp4(change, err) : code;
 }

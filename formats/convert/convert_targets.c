@@ -287,25 +287,56 @@ static ckpt_code check_effects(const job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* Tell of weights that the layout has plain, whatever rule was named for them. A preset names what
+ * a release has, which the layout has in its own way. */
+static ckpt_code tell_plain(job_plan *plan, size_t plain_count, const char *first, ckpt_error *err)
+{
+    const char *layout = plan->options.format->name;
+
+    if (plan->rules == NULL && first == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--quantize changes nothing: --wo-a bf16 leaves out "
+                         "all weights that it is about");
+    if (plan->rules == NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--quantize changes nothing: layout %s has %s of its "
+                         "classes plain, such as '%s'", layout,
+                         text_count(plain_count, "weight", "weights").text, first);
+    if (plain_count == 0 || plan->options.quantise.rules.preset != NULL)
+        return CKPT_OK;
+    return note_add(&plan->notes, err, "%s not quantised, because layout %s has them plain; the "
+                    "first is '%s'", text_count(plain_count, "weight is", "weights are").text,
+                    layout, first);
+}
+
 /* Drop the rules of tensors that the layout or --wo-a makes plain. */
 static ckpt_code settle_rules(job_plan *plan, ckpt_error *err)
 {
     const ckpt_catalog *from = plan->picked->catalog;
+    const char *first = NULL;
+    size_t plain_count = 0;
     size_t count = 0;
+    ckpt_code code;
 
     if (plan->options.allow_lossy)
         plan_rounding(from, plan->targets, plan->like == NULL, plan->rules);
     for (size_t i = 0; i < ckpt_catalog_count(from); i++) {
-        if (ckpt_catalog_at(plan->targets, i)->scale_dtype == CKPT_NONE)
+        const ckpt_tensor *to = ckpt_catalog_at(plan->targets, i);
+
+        if (plan->rules[i] != NULL && to->scale_dtype == CKPT_NONE) {
             plan->rules[i] = NULL;
+            if (plan->options.plain_wo_a && tensor_is_wo_a(to->name))
+                continue;
+            first = plain_count++ == 0 ? to->name : first;
+        }
         count += plan->rules[i] != NULL;
     }
     if (count == 0) {
         free(plan->rules);
         plan->rules = NULL;
     }
-    return plan->options.quantise.is_given ? codes_check_targets(from, plan->targets, err)
-                                           : CKPT_OK;
+    if (!plan->options.quantise.is_given)
+        return CKPT_OK;
+    code = tell_plain(plan, plain_count, first, err);
+    return code == CKPT_OK ? codes_check_targets(from, plan->targets, err) : code;
 }
 
 /* With --wo-a bf16: make attn.wo_a BF16, which SGLang and miles also accept. */

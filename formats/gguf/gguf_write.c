@@ -64,7 +64,8 @@ static ckpt_code check_targets(const ckpt_catalog *targets, ckpt_error *err)
         ckpt_tensor_encoding(t, encoding, sizeof encoding);
         if (t->scale_dtype != CKPT_NONE && t->stored_form == CKPT_FORM_APART)
             return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s, which GGUF cannot hold: "
-                             "--experts bf16 decodes experts", t->name, encoding);
+                             "--experts bf16 decodes experts; by --quantize they become fp4, nvfp4 "
+                             "or q8_0", t->name, encoding);
     }
     return CKPT_OK;
 }

@@ -113,9 +113,17 @@ def mxfp8(scale):
                                                                    b"\x7f" * 64)})
 
 
-def fp4_everywhere(ckpt, golden, out):
-    ckpt("ckpt-convert", "--dtype", "bf16", golden, out.with_name("plain"))
-    ckpt("ckpt-convert", "--quantize", "fp4-b32-deepseek", out.with_name("plain"), out)
+def as_fp4(model):
+    """Of weights that are no experts."""
+    for name in [n for n in model.names() if n.endswith("attn.wkv.weight")]:
+        rows, cols = model[name].shape
+        model[name] = Tensor("I8", [rows, cols // 2], bytes(rows * cols // 2))
+        model[name.replace(".weight", ".scale")] = Tensor("F8_E8M0", [rows, cols // 32],
+                                                          b"\x7f" * (rows * cols // 32))
+
+
+FP4_TENSORS = {"model.q_proj.weight": Tensor("I8", [32, 32], bytes(1024)),
+               "model.q_proj.weight_scale_inv": Tensor("F8_E8M0", [32, 2], b"\x7f" * 64)}
 
 
 def wrong_grid(shape):
@@ -229,8 +237,10 @@ TABLE = {
     "nvfp4, a scale below 0": (nvfp4(scales={EXPERT + "w2.weight_scale_2": -1.0}), WHOLE),
     "nvfp4, a pair with two scales": (nvfp4(scales={EXPERT + "w3.weight_scale_2": 1 / 32}), WHOLE),
     # ---- forms that are not read ----
-    "fp4 everywhere": (fp4_everywhere,
-                       dict.fromkeys(LOADERS[:3], "fp4-alone") | {"megatron": "layout dtype"}),
+    "fp4 outside of experts": (edited(as_fp4), dict.fromkeys(LOADERS[:3], "fp4-alone") |
+                               {"megatron": "layout dtype"}),
+    "fp4 of another model": (generic({"model_type": "x", "architectures": ["X"], QUANT: STALE},
+                                     FP4_TENSORS), dict.fromkeys(LOADERS[:3], "fp4 (family)")),
     "a grid of other blocks": (wrong_grid([3, 3]), dict.fromkeys(LOADERS[:3],
                                                                  "unfit-scales (family)")),
     # ---- folders ----

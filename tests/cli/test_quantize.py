@@ -89,9 +89,11 @@ def relative(x, y):
 def test_codes_and_scales_are_the_rule_s(ckpt, moved, tmp_path, rule):
     """The kernels of a rule are held against other projects' in tests/interop; here is that the
     command gives every weight to them whole."""
-    ckpt("ckpt-convert", "--quantize", rule, "--threads", "3", moved, tmp_path / "out")
+    is_fp4 = rule in FP4_RULES                      # of experts alone, which config.json can tell
+    ckpt("ckpt-convert", "--quantize", f"experts={rule}" if is_fp4 else rule, "--threads", "3",
+         moved, tmp_path / "out")
     source, out = Model(moved), Model(tmp_path / "out")
-    for name in (DENSE, EXPERT, "layers.0.attn.wkv.weight"):
+    for name in (EXPERT,) if is_fp4 else (DENSE, EXPERT, "layers.0.attn.wkv.weight"):
         f32 = out[name.replace(".weight", ".scale")].dtype == "F32"
         result, codes, scales, _ = Quantiser(rule, "scalar", f32).run(values(source[name]))
         assert result.outcome == DONE
@@ -347,6 +349,10 @@ def test_wo_a_can_stay_plain(ckpt, moved, golden_a, tmp_path):
     (["--quantize", "fp8-f32", "--scale-dtype", "e8m0"], "no powers of two"),
     (["--quantize", "mxfp8"], "wo_a.weight' would be MXFP8, which SGLang does not read of it"),
     (["--quantize", "nvfp4"], "would be NVFP4, which servers read of experts alone"),
+    (["--quantize", "fp4"], "would be FP4, which servers read of experts alone"),
+    (["--quantize", "shared=mxfp4"], "name them (--quantize experts=fp4-b32-floor,rest=fp8-ue8m0)"),
+    (["--quantize", "fp8-ue8m0", "--only", "*.wo_a.*", "--wo-a", "bf16"],
+     "--quantize changes nothing: --wo-a bf16 leaves out all weights"),
     (["--quantize", "experts=fp8-channel"], "family deepseek_v4 has other blocks"),
     (["--only", "*"], "give a rule"),
     (["--max-relf", "0.1"], "give --quantize"),
@@ -358,6 +364,41 @@ def test_wo_a_can_stay_plain(ckpt, moved, golden_a, tmp_path):
 def test_words_that_are_refused(ckpt, plain, tmp_path, options, said):
     assert said in ckpt("ckpt-convert", *options, plain, tmp_path / "out", check=2).err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("layout, words, said", [
+    (["--layout", "mp", "--mp", "2"], ["attention=fp4"], "would be FP4, which servers read of"),
+    (["--layout", "mp", "--mp", "2"], ["fp8-f32", "--only", "*.wo_a.*"],
+     "--quantize changes nothing: layout mp has 5 weights of its classes plain, such as "
+     "'layers.0.attn.wo_a.weight'"),
+    (["--layout", "gguf", "--without-tokenizer"], ["attention=fp4"],
+     "--quantize changes nothing: layout gguf has"),
+])
+def test_a_layout_that_has_the_weights_plain_refuses(ckpt, plain, tmp_path, layout, words, said):
+    for more in ([], ["--dry-run"]):
+        err = ckpt("ckpt-shard", *layout, *more, "--quantize", *words, plain, tmp_path / "out",
+                   check=2).err
+        assert said in err and err.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_weights_that_the_layout_has_plain_are_told(ckpt, plain, tmp_path):
+    told = ckpt("ckpt-shard", "--layout", "gguf", "--without-tokenizer", "--quantize", "fp4",
+                "--json", plain, tmp_path / "out").json
+    assert told["quantised"]["rules"] == {"fp4-b32-deepseek": 192}
+    assert ["not quantised, because layout gguf has them plain; the first is 'layers.0.attn" in n
+            for n in told["notes"]] == [True]
+
+
+def test_fp4_of_a_model_whose_config_has_no_words_for_it_is_refused(ckpt, tmp_path):
+    config = {"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 64, "vocab_size": 64,
+              "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+              "head_dim": 32, "tie_word_embeddings": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ckpt("ckpt-synth", "--config", tmp_path / "config.json", tmp_path / "source")
+    err = ckpt("ckpt-convert", "--quantize", "mxfp4", tmp_path / "source", tmp_path / "out",
+               check=2).err
+    assert "would be FP4, which no config.json of its family tells servers" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_rule_of_one_family_s_reader_is_not_for_others(ckpt, plain, tmp_path):
