@@ -263,6 +263,9 @@ static void print_losses(const ckpt_outcome *outcome)
                text_count(sum.total.saturated, "value is", "values are").text);
     if (sum.total.underflowed > 0)
         printf("; %" PRIu64 " became 0", sum.total.underflowed);
+    if (sum.replaced > 0)
+        printf("; %s NaN or infinite and became 0",
+               text_count(sum.replaced, "value was", "values were").text);
     putchar('\n');
 }
 

@@ -18,12 +18,15 @@ void losses_add_up(const ckpt_outcome *o, loss_summary *out)
     for (size_t i = 0; i < ckpt_catalog_count(o->target_logical); i++) {
         const quantise_loss *loss = &o->losses[i];
         const double error = quantise_loss_relative(loss);
+        const uint64_t replaced = o->stats == NULL ? 0 : o->stats[i].replaced;
+        const int is_changed = error > 0.0 || replaced > 0;
 
         if (o->rules[i] == NULL)
             continue;
         out->restored_count += (size_t)is_restored(o, i);
-        out->exact_count += !is_restored(o, i) && error == 0.0;
-        out->rounded_count += !is_restored(o, i) && error > 0.0;
+        out->exact_count += !is_restored(o, i) && !is_changed;
+        out->rounded_count += !is_restored(o, i) && is_changed;
+        out->replaced += replaced;
         if (error > out->worst_error) {
             out->worst_error = error;
             out->worst = i;
@@ -126,6 +129,7 @@ void losses_put_summary(json_writer *w, const ckpt_outcome *o)
     json_member_string(w, "worst_tensor", sum.worst_error == 0.0 ? NULL
                        : ckpt_catalog_at(o->target_logical, sum.worst)->name);
     json_member_double(w, "worst_relative_error", sum.worst_error);
+    json_member_u64(w, "replaced", sum.replaced);
     put_total(w, "total", &sum.total);
     json_member_object(w, "classes");
     for (int class = 0; class < WEIGHT_CLASS_COUNT; class++)

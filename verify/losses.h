@@ -16,6 +16,7 @@ typedef struct {
     size_t rounded_count;          /* all other tensors */
     size_t worst;                  /* target tensor with the largest relative error */
     double worst_error;            /* its error; 0: no tensor lost anything */
+    uint64_t replaced;             /* NaN and infinite values that became 0, before rounding */
     quantise_loss total;
     quantise_loss classes[WEIGHT_CLASS_COUNT];
 } loss_summary;
@@ -32,8 +33,8 @@ void losses_add_up(const ckpt_outcome *outcome, loss_summary *out);
 void losses_put(json_writer *w, const quantise_loss *loss);
 
 /* Put the member "quantised": rules (tensors by rule), exact_tensors, restored_tensors,
- * rounded_tensors, worst_tensor, worst_relative_error, total, classes. Puts nothing if no tensor
- * was quantised. */
+ * rounded_tensors, worst_tensor, worst_relative_error, replaced, total, classes. Puts nothing if no
+ * tensor was quantised. */
 void losses_put_summary(json_writer *w, const ckpt_outcome *outcome);
 
 /* "fp4-b32-deepseek (48 tensors), fp8-b128-ue8m0 (31 tensors)", into out. */

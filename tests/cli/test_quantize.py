@@ -448,9 +448,11 @@ def test_nan_and_infinity_are_refused_with_their_place(ckpt, plain, tmp_path, bi
     err = ckpt(*run, path, tmp_path / "out", check=2).err
     assert f"'{EXPERT}', row 5, column 37" in err and word in err and "--nonfinite" in err
     assert not list(tmp_path.glob("out*"))
-    ckpt(*run, "--nonfinite", "zero", "--report", tmp_path / "r.json", path, tmp_path / "out")
+    said = ckpt(*run, "--nonfinite", "zero", "--report", tmp_path / "r.json", path,
+                tmp_path / "out").out
+    assert "283 exact, 0 restored, 1 rounded; 1 value was NaN or infinite and became 0" in said
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report["totals"]["replaced"] == 1
+    assert report["totals"]["replaced"] == report["quantised"]["replaced"] == 1
     assert {t["name"] for t in report["target_tensors"] if t.get("replaced")} == {EXPERT}
     out = Model(tmp_path / "out")
     assert decoded(out[EXPERT], out[EXPERT.replace(".weight", ".scale")])[5, 37] == 0
