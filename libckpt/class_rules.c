@@ -83,14 +83,9 @@ double class_limits_find(const class_limits *limits, const char *name)
 }
 
 /* "rest" may have no tensors: a rule without a class is stored as "rest", too. */
-static const char *find_idle(const ckpt_catalog *catalog,
-                             const uint8_t is_named[WEIGHT_CLASS_COUNT],
-                             const uint8_t is_asked[WEIGHT_CLASS_COUNT])
+static const char *find_idle(const uint8_t is_asked[WEIGHT_CLASS_COUNT],
+                             const uint8_t is_used[WEIGHT_CLASS_COUNT + 1])
 {
-    uint8_t is_used[WEIGHT_CLASS_COUNT + 1] = { 0 };
-
-    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++)
-        is_used[find_named(ckpt_catalog_at(catalog, i)->name, is_named)] = 1;
     for (int class = 0; class < WEIGHT_REST; class++)
         if (is_asked[class] && !is_used[class])
             return class_names[class];
@@ -100,18 +95,27 @@ static const char *find_idle(const ckpt_catalog *catalog,
 const char *class_rules_idle(const class_rules *rules, const ckpt_catalog *catalog)
 {
     uint8_t is_asked[WEIGHT_CLASS_COUNT];
+    uint8_t is_used[WEIGHT_CLASS_COUNT + 1] = { 0 };
 
     for (int class = 0; class < WEIGHT_CLASS_COUNT; class++)
         is_asked[class] = rules->rules[class] != NULL &&
                           (rules->is_asked[class] ||
                            (class == WEIGHT_EXPERTS && rules->preset != NULL &&
                             rules->is_named[class]));
-    return find_idle(catalog, rules->is_named, is_asked);
+    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++)
+        is_used[find_named(ckpt_catalog_at(catalog, i)->name, rules->is_named)] = 1;
+    return find_idle(is_asked, is_used);
 }
 
-const char *class_limits_idle(const class_limits *limits, const ckpt_catalog *catalog)
+const char *class_limits_idle(const class_limits *limits, const ckpt_catalog *catalog,
+                              const quantise_rule *const *rules)
 {
-    return find_idle(catalog, limits->is_named, limits->is_named);
+    uint8_t is_used[WEIGHT_CLASS_COUNT + 1] = { 0 };
+
+    for (size_t i = 0; i < ckpt_catalog_count(catalog); i++)
+        if (rules[i] != NULL)
+            is_used[find_named(ckpt_catalog_at(catalog, i)->name, limits->is_named)] = 1;
+    return find_idle(limits->is_named, is_used);
 }
 
 /* ---- words ---- */
@@ -237,6 +241,10 @@ static ckpt_code set_rule(void *out, weight_class class, const char *word, ckpt_
         return ckpt_fail(err, CKPT_E_USAGE, "--quantize: there is no rule '%s'; of the types of "
                          "llama.cpp there is q8_0: llama-quantize makes the others of the GGUF "
                          "file that ckpt-shard writes", word);
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
+        if (strcmp(presets[i].name, word) == 0)
+            return ckpt_fail(err, CKPT_E_USAGE, "--quantize: '%s' is the rules of all classes: it "
+                             "comes first, and only rules of classes after it", word);
     if (rule == NULL && strcmp(word, "keep") != 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--quantize: there is no rule '%s'; the nearest is "
                          "'%s'", word, find_nearest(word));

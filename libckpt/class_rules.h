@@ -64,7 +64,8 @@ ckpt_code class_limits_parse(const char *text, class_limits *out, ckpt_error *er
 /* The limit for a weight; INFINITY: none. */
 double class_limits_find(const class_limits *limits, const char *name);
 
-/* Like class_rules_idle: a class with a limit, but without tensors. */
-const char *class_limits_idle(const class_limits *limits, const ckpt_catalog *catalog);
+/* Like class_rules_idle: a class with a limit, but without tensors that have a rule, by tensor. */
+const char *class_limits_idle(const class_limits *limits, const ckpt_catalog *catalog,
+                              const quantise_rule *const *rules);
 
 #endif

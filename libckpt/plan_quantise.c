@@ -351,7 +351,12 @@ ckpt_code plan_quantise_like(const ckpt_catalog *from, const ckpt_catalog *targe
         return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is %s in the model to follow, which %s "
                          "does not make", to->name, text, rules[i]->name);
     }
-    return quantised > 0 ? CKPT_OK : fail_nothing(from, 1, 0, err);
+    if (quantised > 0)
+        return CKPT_OK;
+    return plan_has_quantised(targets)
+               ? fail_nothing(from, 1, 0, err)
+               : ckpt_fail(err, CKPT_E_USAGE, "--quantize changes nothing: no weight of the model "
+                           "to follow is quantised");
 }
 
 void plan_rounding(const ckpt_catalog *from, const ckpt_catalog *targets, int is_canonical,

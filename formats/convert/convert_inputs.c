@@ -97,7 +97,8 @@ static ckpt_code take_like(job_plan *plan, inputs *in, ckpt_error *err)
             return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' of '%s' is not in '%s'%s", t->name,
                              plan->options.like, plan->options.source,
                              plan->fill != NULL ? ""
-                             : ": --fill-from of ckpt-convert, with the same, adds it");
+                                                : ": ckpt-convert --fill-from with the same path "
+                                                  "adds it");
         code = check_like_shape(ckpt_catalog_at(from->reading.logical, (size_t)found), t, err);
         if (code != CKPT_OK)
             return code;

@@ -476,6 +476,31 @@ static ckpt_code choose_by_policy(job_plan *plan, ckpt_error *err)
     return check_names(plan, err);
 }
 
+/* Refuse options about rounding that apply to no weight; a limit, or NaN as 0, is relied on. */
+static ckpt_code check_rounding(const job_plan *plan, ckpt_error *err)
+{
+    const convert_options *o = &plan->options;
+    const char *idle;
+    int has_e8m0 = 0;
+
+    if (plan->rules == NULL)
+        return !o->max_relf.is_given && !o->sticky_scale && !o->zero_nonfinite && !o->quantise_f32
+                   ? CKPT_OK
+                   : ckpt_fail(err, CKPT_E_USAGE, "--max-relf, --sticky-scale, --nonfinite and "
+                               "--from-f32 are about rounding by rule, and no weight is rounded: "
+                               "leave them out");
+    if ((idle = class_limits_idle(&o->max_relf, plan->targets, plan->rules)) != NULL)
+        return ckpt_fail(err, CKPT_E_USAGE, "--max-relf limits the class %s, but no tensor of it "
+                         "is quantised: leave it out", idle);
+    for (size_t i = 0; i < ckpt_catalog_count(plan->targets); i++)
+        has_e8m0 |= plan->rules[i] != NULL &&
+                    ckpt_catalog_at(plan->targets, i)->scale_dtype == CKPT_F8_E8M0;
+    return !o->sticky_scale || has_e8m0
+               ? CKPT_OK
+               : ckpt_fail(err, CKPT_E_USAGE, "--sticky-scale is about E8M0 scales, which no "
+                           "weight that is quantised has: leave it out");
+}
+
 /* Codes that are not decoded can only be copied, within their layout. */
 static ckpt_code check_codes(const job_plan *plan, ckpt_error *err)
 {
@@ -493,17 +518,14 @@ static ckpt_code check_codes(const job_plan *plan, ckpt_error *err)
 ckpt_code convert_choose_targets(job_plan *plan, ckpt_error *err)
 {
     const size_t count = ckpt_catalog_count(plan->picked->catalog);
-    const char *idle = class_limits_idle(&plan->options.max_relf, plan->picked->catalog);
     ckpt_code code = check_codes(plan, err);
 
     if (code != CKPT_OK)
         return code;
-    if (idle != NULL)
-        return ckpt_fail(err, CKPT_E_USAGE, "--max-relf limits the class %s, but no tensor is of "
-                         "it: leave it out", idle);
-
     if ((plan->rules = calloc(count + 1, sizeof *plan->rules)) == NULL)
         return ckpt_fail_memory(err, "rules", count);
     code = plan->like != NULL ? choose_like(plan, err) : choose_by_policy(plan, err);
-    return code == CKPT_OK ? settle_rules(plan, err) : code;
+    if (code == CKPT_OK)
+        code = settle_rules(plan, err);
+    return code == CKPT_OK ? check_rounding(plan, err) : code;
 }

@@ -124,6 +124,14 @@ static int makes_nvfp4(const class_rules *rules)
     return 0;
 }
 
+static int keeps_all(const class_rules *rules)
+{
+    for (int class = 0; class < WEIGHT_CLASS_COUNT; class++)
+        if (rules->rules[class] != NULL)
+            return 0;
+    return 1;
+}
+
 /* Options of rounding by rule. */
 static ckpt_code take_rules(const convert_words *w, convert_options *out, ckpt_error *err)
 {
@@ -162,6 +170,9 @@ static ckpt_code take_rules(const convert_words *w, convert_options *out, ckpt_e
         return ckpt_fail(err, CKPT_E_USAGE, "--quantize decides encodings by class: leave out "
                          "--dtype and --experts");
     code = class_rules_parse(w->quantise, &rules->rules, err);
+    if (code == CKPT_OK && keeps_all(&rules->rules))
+        return ckpt_fail(err, CKPT_E_USAGE, "--quantize %s names no rule, and changes nothing",
+                         w->quantise);
     if (code == CKPT_OK && w->input_scale != NULL && !makes_nvfp4(&rules->rules))
         return ckpt_fail(err, CKPT_E_USAGE, "--input-scale is about NVFP4 weights, and --quantize "
                          "%s makes none", w->quantise);

@@ -294,11 +294,10 @@ def test_only_and_skip(ckpt, moved, tmp_path):
     (["fp8-ue8m0", "--only", "layers.1.*", "--only", "lyers.2.*"], "--only 'lyers.2.*' matches no"),
     (["fp8-ue8m0", "--skip", "*.shared_expert.*"], "--skip '*.shared_expert.*' matches no"),
     (["v4-release,mtp=fp8-f32"], "names the class mtp, but"),
-    (["fp8-ue8m0", "--max-relf", "1,mtp-experts=0.1"], "limits the class mtp-experts, but"),
 ])
 @pytest.mark.parametrize("like", [False, True])
 def test_a_word_about_no_tensor_is_refused(ckpt, moved, golden_a, tmp_path, options, said, like):
-    """Here nothing is of MTP: a limit for it could not fail, and a pattern has a misprint."""
+    """Here nothing is of MTP, and a pattern has a misprint."""
     plain = Model(moved)
     plain.config["num_nextn_predict_layers"] = 0
     plain.config["compress_ratios"] = plain.config["compress_ratios"][:-1]
@@ -354,6 +353,15 @@ def test_wo_a_can_stay_plain(ckpt, moved, golden_a, tmp_path):
     (["--quantize", "fp8-ue8m0", "--only", "*.wo_a.*", "--wo-a", "bf16"],
      "--quantize changes nothing: --wo-a bf16 leaves out all weights"),
     (["--quantize", "experts=fp8-channel"], "family deepseek_v4 has other blocks"),
+    (["--quantize", "v4-release,v4-nvfp4"], "'v4-nvfp4' is the rules of all classes: it comes"),
+    (["--quantize", "experts=v3-release"], "'v3-release' is the rules of all classes"),
+    (["--quantize", "experts=keep,rest=keep"], "names no rule, and changes nothing"),
+    (["--quantize", "experts=fp4", "--max-relf", "1,attention=0.1"],
+     "limits the class attention, but no tensor of it is quantised"),
+    (["--quantize", "v4-release,mtp=keep", "--max-relf", "1,mtp-experts=0.1"],
+     "limits the class mtp-experts, but no tensor of it is quantised"),
+    (["--allow-lossy", "--max-relf", "0.1"], "and no weight is rounded: leave them out"),
+    (["--allow-lossy", "--nonfinite", "zero"], "and no weight is rounded: leave them out"),
     (["--only", "*"], "give a rule"),
     (["--max-relf", "0.1"], "give --quantize"),
     (["--quantize", "fp4", "--max-relf", "x"], "is not a number"),

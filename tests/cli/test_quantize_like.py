@@ -125,6 +125,17 @@ def test_f32_scales_of_the_original_are_kept_too(ckpt, golden_a, plain, tmp_path
     assert done["quantised"]["restored_tensors"] == 284 and done["rounded"] == 0
 
 
+def test_what_does_nothing_is_refused(ckpt, plain, tmp_path):
+    ckpt("ckpt-convert", "--quantize", "v3-release", plain, tmp_path / "v3")
+    run = "ckpt-convert", "--like"
+    err = ckpt(*run, tmp_path / "v3", "--quantize", "v3-release", "--sticky-scale", plain,
+               tmp_path / "out", check=2).err
+    assert "--sticky-scale is about E8M0 scales, which no weight that is quantised has" in err
+    err = ckpt(*run, plain, "--quantize", "v3-release", plain, tmp_path / "out", check=2).err
+    assert "no weight of the model to follow is quantised" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["v3"]
+
+
 def test_a_rule_of_another_encoding_is_refused(ckpt, moved, golden_a, golden_b, tmp_path):
     for rule in ("fp4", "experts=fp8-ue8m0", "fp8-f32,experts=fp4"):
         err = ckpt("ckpt-convert", "--like", golden_a, "--quantize", rule, moved,

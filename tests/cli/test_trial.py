@@ -425,7 +425,7 @@ ckpt-inspect file:///models/V4 | did you mean '/models/V4'?
 ckpt-convert --dtype fp8 bare out | 'bare' has no config.json, which tells its weights
 ckpt-convert --dtype fp8 --experts fp4 bare out | give --config FILE or --like ORIGINAL
 ckpt-convert --quantize v4-release bare out | give --config FILE or --like ORIGINAL
-ckpt-convert --like tiny dist out | is not in 'dist': --fill-from of ckpt-convert, with the same
+ckpt-convert --like tiny dist out | is not in 'dist': ckpt-convert --fill-from with the same path
 ckpt-convert --dtype bf16 tiny/a tiny/b out | several files is given by its folder
 ckpt-inspect tiny/a tiny/b | several files is given by its folder
 ckpt-shard torch_dist tiny out | the layout is given by --layout
@@ -524,7 +524,7 @@ ckpt-convert tiny /dev/null | '/dev/null' is a device
 ckpt-verify check tiny m.json | a manifest is given with --manifest, two checkpoints by
 ckpt-verify certificate cert.json tiny dist | got 3; one copy at a time
 ckpt-verify mutate tiny out | got 2; faults are made in what is read, nothing is written
-ckpt-delta diff tiny dist out | is not in 'dist': --fill-from of ckpt-convert
+ckpt-delta diff tiny dist out | is not in 'dist': ckpt-convert --fill-from
 ckpt-verify digest -c bf16/ckpt-manifest.json | is JSON, not a list of digests: a manifest is for
 ckpt-download a/b --limit-rate 0 | like 500k, 50M or 1.5GiB, got '0'
 """
