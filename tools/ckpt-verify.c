@@ -20,6 +20,7 @@
 #include "formats/notes.h"
 #include "verify/check.h"
 #include "verify/compare.h"
+#include "libckpt/class_rules.h"
 #include "libckpt/text.h"
 
 enum { LINES_MAX = 20 };           /* lines of a list printed as text */
@@ -450,6 +451,18 @@ out:
 
 /* ---- compare ---- */
 
+static void print_values(const ckpt_difference *d, const char *a, const char *b)
+{
+    printf("  row %" PRIu64 " column %" PRIu64 ": ", d->row, d->col);
+    if (opt.rules.count > 0 && strcmp(a, b) == 0)
+        printf("%s in both, by another code or scale than the rule's", a);
+    else
+        printf("%s in A, %s in B", a, b);
+    printf("; %" PRIu64 " of %s\n", d->count,
+           text_count(ckpt_tensor_rows(d->a) * ckpt_tensor_cols(d->a), "element differs",
+                      "elements differ").text);
+}
+
 static void print_difference(const ckpt_difference *d)
 {
     char a[CKPT_DIFFERENCE_BYTES];
@@ -462,10 +475,7 @@ static void print_difference(const ckpt_difference *d)
         printf("  equal values, %" PRIu64 " bytes of codes and scales differ, first at row %" PRIu64
                " column %" PRIu64 "\n", d->count, d->row, d->col);
     else if (d->kind == CKPT_DIFFERENT_VALUES)
-        printf("  row %" PRIu64 " column %" PRIu64 ": %s in A, %s in B; %" PRIu64 " of %s\n",
-               d->row, d->col, a, b, d->count,
-               text_count(ckpt_tensor_rows(d->a) * ckpt_tensor_cols(d->a), "element differs",
-                          "elements differ").text);
+        print_values(d, a, b);
     else if (d->kind == CKPT_DIFFERENT_COPY)
         printf("  %c stores it twice, and '%s' has different bytes, first at row %" PRIu64 " "
             "column %"
@@ -545,6 +555,11 @@ static ckpt_code find_rules(const quantise_rule *out[CLI_LIST_MAX], ckpt_error *
     for (size_t i = 0; i < opt.rules.count; i++) {
         const char *name = opt.rules.items[i];
 
+        for (size_t p = 0; class_rules_preset_at(p) != NULL; p++)
+            if (strcmp(class_rules_preset_at(p), name) == 0)
+                return ckpt_fail(err, CKPT_E_USAGE, "--up-to-rule '%s': expected a rule, not those "
+                                 "of a release: give each of them by its name, such as fp8-ue8m0 "
+                                 "and fp4", name);
         if ((out[i] = quantise_rule_find(name)) == NULL)
             return ckpt_fail(err, CKPT_E_USAGE, "--up-to-rule '%s': no such rule; the nearest is "
                              "'%s'", name, quantise_rule_nearest(name));
@@ -590,6 +605,20 @@ static ckpt_code put_statistics(json_writer *w, const ckpt_comparison *result, c
     return CKPT_OK;
 }
 
+static void print_tolerance(const ckpt_comparison *result, int is_within)
+{
+    const compare_measured *farthest;
+    const size_t count = compare_count_beyond(result, opt.tolerance, &farthest);
+
+    printf("%s the tolerance of %g", is_within ? "within" : "NOT within", opt.tolerance);
+    if (count > 0)
+        printf(": %s beyond it, the farthest is '%s'",
+               text_count(count, "tensor is", "tensors are").text, cli_name(farthest->a->name));
+    if (count > 0 && difference_relative(&farthest->statistics) > opt.tolerance)
+        printf(" (relative error %.4g)", difference_relative(&farthest->statistics));
+    putchar('\n');
+}
+
 static ckpt_code put_comparison(const ckpt_comparison *result, int is_within, ckpt_error *err)
 {
     json_writer w;
@@ -598,7 +627,7 @@ static ckpt_code put_comparison(const ckpt_comparison *result, int is_within, ck
     if (!opt.common.json) {
         print_comparison(result);
         if (opt.tolerance >= 0)
-            printf("%s the tolerance of %g\n", is_within ? "within" : "NOT within", opt.tolerance);
+            print_tolerance(result, is_within);
         return put_statistics(NULL, result, err);
     }
     cli_json_begin(&w, "ckpt-compare/1");

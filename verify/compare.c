@@ -382,18 +382,34 @@ int ckpt_comparison_is_same(const ckpt_comparison *comparison)
            companions_changed(&comparison->companions) == 0;
 }
 
-int compare_is_within(const ckpt_comparison *comparison, double tolerance)
+size_t compare_count_beyond(const ckpt_comparison *comparison, double tolerance,
+                            const compare_measured **farthest)
 {
-    for (size_t i = 0; i < comparison->differing_count; i++)
-        if (comparison->differing[i].kind != CKPT_DIFFERENT_VALUES)
-            return 0;
+    size_t count = 0;
+
+    *farthest = NULL;
     for (size_t i = 0; i < comparison->measured_count; i++) {
         const compare_measured *m = &comparison->measured[i];
 
-        if (!difference_is_within(&m->statistics, tolerance, ckpt_tensor_is_int(m->a)))
-            return 0;
+        if (difference_is_within(&m->statistics, tolerance, ckpt_tensor_is_int(m->a)))
+            continue;
+        count++;
+        if (*farthest == NULL || difference_relative(&m->statistics) >
+                                     difference_relative(&(*farthest)->statistics))
+            *farthest = m;
     }
-    return comparison->missing_in_a_count == 0 && comparison->missing_in_b_count == 0 &&
+    return count;
+}
+
+int compare_is_within(const ckpt_comparison *comparison, double tolerance)
+{
+    const compare_measured *farthest;
+
+    for (size_t i = 0; i < comparison->differing_count; i++)
+        if (comparison->differing[i].kind != CKPT_DIFFERENT_VALUES)
+            return 0;
+    return compare_count_beyond(comparison, tolerance, &farthest) == 0 &&
+           comparison->missing_in_a_count == 0 && comparison->missing_in_b_count == 0 &&
            comparison->config.comparison.count == 0 &&
            companions_changed(&comparison->companions) == 0;
 }

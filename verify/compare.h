@@ -81,6 +81,9 @@ ckpt_code compare_checkpoints(const ckpt_checkpoint *a, const ckpt_checkpoint *b
 /* Like ckpt_comparison_is_same, but values may differ within `tolerance` (difference_is_within).
  * Needs options.measure. */
 int compare_is_within(const ckpt_comparison *comparison, double tolerance);
+/* How many tensors are not within it, and which has the largest relative error; NULL: none is. */
+size_t compare_count_beyond(const ckpt_comparison *comparison, double tolerance,
+                            const compare_measured **farthest);
 
 /* The document's members. */
 void compare_put_members(json_writer *w, const ckpt_comparison *comparison);

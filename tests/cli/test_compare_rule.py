@@ -82,6 +82,20 @@ def test_a_file_made_by_another_rule_is_not(ckpt, tmp_path, made, asked):
     assert doc["differing"][0]["kind"] == "values"
 
 
+def test_a_value_that_is_equal_is_told_as_such(ckpt, tmp_path):
+    """1 by half the code and twice the scale, in a block where something else was rounded."""
+    x = struct.pack("<2H", 0x3F80, 0x3F81) + bytes(2 * (128 * 128 - 2))
+    plain(tmp_path / "a", FP8, Tensor("BF16", [128, 128], x))
+    quantised(tmp_path / "b", "fp8-b128-ue8m0",
+              Tensor("F8_E4M3", [128, 128], b"\x70\x70" + bytes(128 * 128 - 2)),
+              Tensor("F8_E8M0", [1, 1], b"\x78"))
+    run = "ckpt-verify", "compare", "--up-to-rule"
+    out = ckpt(*run, "fp8-ue8m0", tmp_path / "a", tmp_path / "b", check=1).out
+    assert "row 0 column 0: 1 in both, by another code or scale than the rule's; 16384 of" in out
+    err = ckpt(*run, "v4-release", tmp_path / "a", tmp_path / "b", check=2).err
+    assert "'v4-release': expected a rule, not those of a release" in err
+
+
 # ---- a scale of the whole tensor ----
 
 def nvfp4(path, vectors, names, whole=None):

@@ -235,7 +235,11 @@ def test_a_tolerance_is_kept_or_not(ckpt, tmp_path):
     assert "tensors" not in doc
     assert not gate(ckpt, tmp_path, 0.009, check=1)["within_tolerance"]
     out = ckpt("ckpt-verify", "compare", "--tolerance", "0.5", tmp_path / "a", tmp_path / "b").out
-    assert "within the tolerance of 0.5" in out
+    assert "\nwithin the tolerance of 0.5\n" in out
+    out = ckpt("ckpt-verify", "compare", "--tolerance", "0.009", tmp_path / "a", tmp_path / "b",
+               check=1).out
+    assert "NOT within the tolerance of 0.009: 1 tensor is beyond it, the farthest is 'x' " \
+        "(relative error 0.01)" in out
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
