@@ -118,7 +118,10 @@ static void fill_values(const job_result *result, const job_plan *plan, ckpt_out
     out->kept = result->kept;
     out->kept_count = result->kept_count;
     out->repaired_count = result->repaired_count;
-    out->has_others = result->kept_count > 0 || plan->share != NULL;
+    /* What rules rounded in an earlier run was measured again: convert_losses.c. */
+    out->has_others = plan->share != NULL ||
+                      (result->kept_count > 0 &&
+                       (plan->rules == NULL || plan->options.allow_lossy));
     out->rounded = count_rounded(result, plan);
     out->changed_count = count_changed(result, plan);
     out->digest = result->written_digest != NULL ? result->written_digest : result->digest;

@@ -225,6 +225,7 @@ def test_a_resumed_run_tells_the_whole_loss(ckpt, moved, fault, tmp_path):
             done = job.run(target).json
             resumed += done["kept"] > 0
             assert done["quantised"] == whole["quantised"] and done["rounded"] == whole["rounded"]
+            assert done["rounded_in_this_run_only"] is False
     assert resumed > 0
 
 
