@@ -154,6 +154,10 @@ static ckpt_code fail_quantised(const ckpt_tensor *t, const quantise_rule *rule,
     char text[64];
 
     ckpt_tensor_encoding(t, text, sizeof text);
+    if (encoding_is(t, ENCODING_FP4_32) && plan_rule_encoding(rule) == ENCODING_FP8_128)
+        return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is quantised already (%s): %s would round "
+                         "it a second time; --experts fp8 converts it without a rule, exactly",
+                         t->name, text, rule->name);
     return ckpt_fail(err, CKPT_E_USAGE, "tensor '%s' is quantised already (%s): %s would round it "
                      "a second time; cast to BF16 first (--dtype bf16), or leave its class out",
                      t->name, text, rule->name);

@@ -477,6 +477,21 @@ static int has_untold_nvfp4(rule_call *call)
                "\"MIXED_PRECISION\"");
 }
 
+/* Only a block of next-token prediction can have other experts than the layers: they are released
+ * in FP4, and quantisers leave them so. */
+static int has_fp4_drafter(rule_call *call)
+{
+    const loader_facts *f = call->facts;
+    const weight_group *fp4 = &f->experts[FORM_FP4];
+
+    return f->is_v4 && f->experts[FORM_NVFP4].count > 0 && fp4->count > 0 &&
+           say(call, "%s FP4 beside NVFP4 ones: for speculative decoding it makes NVFP4 parameters "
+               "of them, and accepts few drafts; --quantize mtp-experts=nvfp4-exact converts them; "
+               "the first is '%s'",
+               text_count(fp4->count, "weight of experts is", "weights of experts are").text,
+               name_of(fp4));
+}
+
 static int lacks_input_scales(rule_call *call)
 {
     const loader_facts *f = call->facts;
@@ -639,6 +654,7 @@ const loader_rule loader_rules[] = {
     { "nvfp4", SERVERS, 0, has_untold_nvfp4,
       VLLM_V4 "quant_config.py#moe_quant_algo; " SGLANG_SRT
       "layers/quantization/modelopt_quant.py#HybridFp8NvFp4Config; " HF_FP8 "#FP8Experts" },
+    { "fp4-drafter", VLLM, 1, has_fp4_drafter, "vllm-project/vllm#49133" },
     { "input-scale", VLLM | SGLANG, 0, lacks_input_scales,
       VLLM_V4 "quant_config.py; " SGLANG_SRT "layers/quantization/modelopt_quant.py" },
     { "whole-scales", VLLM | SGLANG, 0, has_wrong_whole_scales,

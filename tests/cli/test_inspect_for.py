@@ -135,13 +135,13 @@ def wrong_grid(shape):
                                                 shape[0] * shape[1])})
 
 
-def nvfp4(*dropped, scales=(), **told):
+def nvfp4(*dropped, scales=(), blocks="layers|mtp", **told):
     """Routed experts as Model-Optimizer writes them: the same codes under two levels of scales.
     `scales`: those that are others, by name."""
     def change(model):
         for name in model.names():
             weight = model[name]
-            if not re.match(r"layers\..*\.experts\..*\.weight$", name):
+            if not re.match(rf"({blocks})\..*\.experts\..*\.weight$", name):
                 continue
             rows, cols = weight.shape
             stem = name.removesuffix(".weight")
@@ -229,6 +229,8 @@ TABLE = {
                      "transformers": "quant-method (family)"}),
     # ---- NVFP4 experts ----
     "nvfp4": (nvfp4(), {"transformers": "nvfp4"}),
+    "nvfp4, but not of next-token blocks": (nvfp4(blocks="layers"), {"vllm": "(fp4-drafter)",
+                                                                     "transformers": "nvfp4"}),
     "nvfp4 without input scales": (nvfp4(".input_scale"), {
         "vllm": "input-scale", "sglang": "input-scale", "transformers": "nvfp4"}),
     "nvfp4, not mixed": (nvfp4(quant_algo=None), {"sglang": "nvfp4", "transformers": "nvfp4"}),
