@@ -3,6 +3,8 @@
 
 #include "convert_plan.h"
 #include "libckpt/digest.h"
+#include "libckpt/encoding.h"
+#include "formats/hf.h"
 #include "formats/notes.h"
 #include "formats/tokenizer_files.h"
 #include "libckpt/text.h"
@@ -136,6 +138,20 @@ static ckpt_code take_scaled_blocks(job_plan *plan, ckpt_error *err)
     return CKPT_OK;
 }
 
+/* Of a model without a known family nothing says what its config may tell (config_rewrite.c). */
+static ckpt_code take_untold_fp4(job_plan *plan, ckpt_error *err)
+{
+    for (size_t i = 0; plan->rules != NULL && plan->source->family == NULL &&
+                       plan->options.format == &format_hf && plan->like == NULL &&
+                       i < ckpt_catalog_count(plan->targets); i++)
+        if (plan->rules[i] != NULL &&
+            encoding_is(ckpt_catalog_at(plan->targets, i), ENCODING_FP4_32))
+            return note_add(&plan->notes, err, "weights are FP4, the first is '%s': quantization_"
+                            "config has no words for it, and servers take its codes for FP8",
+                            ckpt_catalog_at(plan->targets, i)->name);
+    return CKPT_OK;
+}
+
 const char *convert_stored_name(const ckpt_layout *layout, size_t tensor)
 {
     const layout_extent *e;
@@ -219,6 +235,7 @@ ckpt_code convert_take_notes(job_plan *plan, ckpt_error *err)
         (code = take_no_experts(plan, err)) != CKPT_OK ||
         (code = take_tokenizer(plan, err)) != CKPT_OK ||
         (code = take_scaled_blocks(plan, err)) != CKPT_OK ||
+        (code = take_untold_fp4(plan, err)) != CKPT_OK ||
         (code = convert_note_root(plan, err)) != CKPT_OK)
         return code;
     return take_halves(plan, err);

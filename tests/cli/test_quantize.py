@@ -114,7 +114,10 @@ def test_golden_vectors_by_the_command(ckpt, data, tmp_path, rule):
                                         "c.weight": x["normal"]}
     model.config = {"model_type": "other"}
     path = model.write(tmp_path / "in")
-    ckpt("ckpt-convert", "--quantize", rule, "--only", "a.weight", path, tmp_path / "out")
+    told = ckpt("ckpt-convert", "--quantize", rule, "--only", "a.weight", "--json", path,
+                tmp_path / "out").json
+    assert ["servers take its codes for FP8" in n for n in told["notes"]] == \
+        [True] * (rule in FP4_RULES)
     out = Model(tmp_path / "out")
     assert out["a.weight"].data == want[f"{rule}/normal/codes"].data
     assert out["a.weight_scale_inv"].data == want[f"{rule}/normal/scale"].data
