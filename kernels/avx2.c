@@ -213,6 +213,23 @@ static void int4_row_to_f32(const uint8_t *packed, const uint16_t *scale, size_t
     }
 }
 
+/* Scales may be negative: the sign of a code changes that of the product. */
+static void nvfp4_row_to_f32(const uint8_t *packed, const float *scale, float factor, size_t cols,
+                             float *dst)
+{
+    const __m256 tensor_scale = _mm256_set1_ps(factor);
+
+    for (size_t c = 0; c < cols; c += NVFP4_GROUP) {
+        const __m256 group_scale = _mm256_set1_ps(f32_load(scale, c / NVFP4_GROUP));
+        const __m256 table = _mm256_mul_ps(_mm256_mul_ps(e2m1_magnitudes(), group_scale),
+                                           tensor_scale);
+
+        for (size_t i = c; i < c + NVFP4_GROUP; i += LANES)
+            _mm256_storeu_ps(dst + i, one_nan(e2m1_lookup(packed + i / 2, table,
+                                                          set32(F32_SIGN_BIT))));
+    }
+}
+
 /* ---- re-encode ---- */
 
 /* For each byte, a mask with the bits of the magnitudes of its two codes. */
@@ -604,6 +621,7 @@ const ckpt_kernels kernels_avx2 = {
     .fp4_row_to_bf16 = fp4_row_to_bf16,
     .fp4_row_to_f32 = fp4_row_to_f32,
     .int4_row_to_f32 = int4_row_to_f32,
+    .nvfp4_row_to_f32 = nvfp4_row_to_f32,
     .fp4_group_masks = fp4_group_masks,
     .fp4_row_to_fp8 = fp4_row_to_fp8,
     .f32_block_amax = f32_block_amax,

@@ -104,7 +104,8 @@ static inline __m256 e2m1_magnitudes(void)
     return _mm256_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f);
 }
 
-/* Four packed bytes select eight table entries; `sign` is the sign bit, or 0 to drop signs. */
+/* Four packed bytes select eight table entries, whose signs change where a code has one; `sign` is
+ * the sign bit, or 0 to keep them. */
 static inline __m256 e2m1_lookup(const uint8_t *packed, __m256 table, __m256i sign)
 {
     const __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
@@ -113,8 +114,8 @@ static inline __m256 e2m1_lookup(const uint8_t *packed, __m256 table, __m256i si
 
     memcpy(&bytes, packed, sizeof bytes);
     code = _mm256_srlv_epi32(set32(bytes), shifts);     /* vpermps looks at three bits */
-    return _mm256_or_ps(_mm256_permutevar8x32_ps(table, code),
-                        f32_of(_mm256_and_si256(_mm256_slli_epi32(code, 28), sign)));
+    return _mm256_xor_ps(_mm256_permutevar8x32_ps(table, code),
+                         f32_of(_mm256_and_si256(_mm256_slli_epi32(code, 28), sign)));
 }
 
 /* Round to nearest even in the upper `32 - shift` bits; lower bits of the result are garbage. */

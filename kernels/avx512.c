@@ -292,6 +292,7 @@ const ckpt_kernels kernels_avx512 = {
     .fp4_row_to_bf16 = fp4_row_to_bf16_avx512,
     .fp4_row_to_f32 = fp4_row_to_f32_avx512,
     .int4_row_to_f32 = int4_row_to_f32_avx512,
+    .nvfp4_row_to_f32 = nvfp4_row_to_f32_avx512,
     .fp4_group_masks = fp4_group_masks,
     .fp4_row_to_fp8 = fp4_row_to_fp8,
     .f32_block_amax = f32_block_amax,

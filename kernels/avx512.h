@@ -29,6 +29,8 @@ void fp4_row_to_bf16_avx512(const uint8_t *packed, const uint8_t *scale, size_t 
                             uint16_t *dst);
 void fp4_row_to_f32_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols, float *dst);
 void int4_row_to_f32_avx512(const uint8_t *packed, const uint16_t *scale, size_t cols, float *dst);
+void nvfp4_row_to_f32_avx512(const uint8_t *packed, const float *scale, float factor, size_t cols,
+                             float *dst);
 void fp4_row_counts_avx512(const uint8_t *packed, const uint8_t *scale, size_t cols,
                            fp4_counts *counts);
 

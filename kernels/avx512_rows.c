@@ -174,6 +174,14 @@ void fp4_row_to_f32_avx512(const uint8_t *packed, const uint8_t *scale, size_t c
     }
 }
 
+/* Products that are not numbers, replaced by the one NaN that all sets return. */
+static inline __m512 one_nan(__m512 product)
+{
+    return f32_of(_mm512_mask_mov_epi32(bits_of(product),
+                                        _mm512_cmp_ps_mask(product, product, _CMP_UNORD_Q),
+                                        set32(F32_NAN_BITS)));
+}
+
 /* The 16 products of a group are made once and then looked up by code. */
 void int4_row_to_f32_avx512(const uint8_t *packed, const uint16_t *scale, size_t cols, float *dst)
 {
@@ -181,16 +189,28 @@ void int4_row_to_f32_avx512(const uint8_t *packed, const uint16_t *scale, size_t
 
     for (size_t g = 0; g < cols / INT4_GROUP; g++) {
         const __m512 factor = _mm512_set1_ps(bf16_at(scale, g));
-        const __m512 product = _mm512_mul_ps(values, factor);
-        const __m512 table =
-            f32_of(_mm512_mask_mov_epi32(bits_of(product),
-                                         _mm512_cmp_ps_mask(product, product, _CMP_UNORD_Q),
-                                         set32(F32_NAN_BITS)));
+        const __m512 table = one_nan(_mm512_mul_ps(values, factor));
         const uint8_t *from = packed + g * (INT4_GROUP / 2);
         float *to = dst + g * INT4_GROUP;
 
         _mm512_storeu_ps(to, e2m1_lookup(_mm_loadu_si64(from), table));
         _mm512_storeu_ps(to + LANES, e2m1_lookup(_mm_loadu_si64(from + 8), table));
+    }
+}
+
+void nvfp4_row_to_f32_avx512(const uint8_t *packed, const float *scale, float factor, size_t cols,
+                             float *dst)
+{
+    const __m512 values = e2m1_values();
+    const __m512 tensor_scale = _mm512_set1_ps(factor);
+
+    for (size_t g = 0; g < cols / NVFP4_GROUP; g++) {
+        const __m512 group_scale = _mm512_set1_ps(f32_load(scale, g));
+        const __m512 table = one_nan(_mm512_mul_ps(_mm512_mul_ps(values, group_scale),
+                                                   tensor_scale));
+
+        _mm512_storeu_ps(dst + g * NVFP4_GROUP,
+                         e2m1_lookup(_mm_loadu_si64(packed + g * (NVFP4_GROUP / 2)), table));
     }
 }
 

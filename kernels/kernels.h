@@ -25,6 +25,7 @@
 enum {
     FP8_BLOCK = 128,          /* FP8 weights: one scale per 128 x 128 block */
     FP4_GROUP = 32,           /* FP4 weights: one scale per 1 x 32 group */
+    NVFP4_GROUP = 16,         /* NVFP4 weights: one per 1 x 16 group */
     INT4_GROUP = 32,          /* INT4 weights: the same */
     FP4_DISTANCE_EXACT = 14,  /* up to this distance (fp4_row_to_fp8) FP8 holds every code */
     FP4_DISTANCE_COUNT = 20,  /* from this distance on every code becomes 0 */
@@ -101,6 +102,11 @@ typedef struct ckpt_kernels {
      * a negative scale is -0. cols is a multiple of 32. */
     void (*int4_row_to_f32)(const uint8_t *packed, const uint16_t *scale, size_t cols,
                             float *dst);
+
+    /* The same for NVFP4: scale[c / 16], of any value, multiplies column c, and then factor, the
+     * tensor's scale, that product; each rounds. cols is a multiple of 16. */
+    void (*nvfp4_row_to_f32)(const uint8_t *packed, const float *scale, float factor, size_t cols,
+                             float *dst);
 
     /* For each of group_count groups of 32 codes (16 bytes): bit c is set when a code of
      * magnitude c (0..7) occurs in the group. */

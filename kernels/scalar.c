@@ -318,6 +318,14 @@ static void int4_row_to_f32(const uint8_t *packed, const uint16_t *scale, size_t
     }
 }
 
+static void nvfp4_row_to_f32(const uint8_t *packed, const float *scale, float factor, size_t cols,
+                             float *dst)
+{
+    for (size_t c = 0; c < cols; c++)
+        store_f32(dst, c, f32_product(e2m1_value(fp4_code(packed, c)) *
+                                      load_f32(scale, c / NVFP4_GROUP), factor));
+}
+
 /* ---- re-encode ---- */
 
 static void fp4_group_masks(const uint8_t *packed, size_t group_count, uint8_t *masks)
@@ -555,6 +563,7 @@ const ckpt_kernels kernels_scalar = {
     .fp4_row_to_bf16 = fp4_row_to_bf16,
     .fp4_row_to_f32 = fp4_row_to_f32,
     .int4_row_to_f32 = int4_row_to_f32,
+    .nvfp4_row_to_f32 = nvfp4_row_to_f32,
     .fp4_group_masks = fp4_group_masks,
     .fp4_row_to_fp8 = fp4_row_to_fp8,
     .f32_block_amax = f32_block_amax,

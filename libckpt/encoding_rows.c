@@ -186,19 +186,20 @@ static void load_scales(values_reader *r, uint64_t row)
 
 /* ---- NVFP4 ---- */
 
-/* Codes times the scales of their groups, which is exact. */
+/* Codes times the scales of their groups, which is exact, times a factor. The kernel takes whole
+ * groups; what is left are the few values of a check. */
 static void fp4_groups_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count,
-                           float *out)
+                           float factor, float *out)
 {
     const uint64_t group = r->encoding->block_cols;
+    const uint64_t whole = col % group == 0 ? count / group * group : 0;
+    const uint8_t *codes = data_row(r, row) + col / 2;
 
-    r->kernels->e2m1_to_f32(data_row(r, row) + col / 2, out, count);
-    for (uint64_t c = 0; c < count; c += group) {
-        const float scale = r->scales[(col + c) / group];
-
-        for (uint64_t i = c; i < size_min(c + group, count); i++)
-            out[i] *= scale;
-    }
+    assert(group == NVFP4_GROUP);
+    r->kernels->nvfp4_row_to_f32(codes, r->scales + col / group, factor, whole, out);
+    r->kernels->e2m1_to_f32(codes + whole / 2, out + whole, count - whole);
+    for (uint64_t i = whole; i < count; i++)
+        out[i] = out[i] * r->scales[(col + i) / group] * factor;
 }
 
 /* As ggml decodes them: it ignores the sign of a scale, and takes the code of NaN for 0. */
@@ -214,19 +215,15 @@ static void load_unsigned_scales(values_reader *r, uint64_t row)
 /* The tensor scale comes last; it rounds once. */
 static void nvfp4_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
 {
-    const float tensor_scale = r->tensor_scale;
+    const int is_factor = r->encoding->tensor_scale == CKPT_TENSOR_SCALE_FACTOR;
 
     if (r->tensor->stored_form == CKPT_FORM_NVFP4)
         load_unsigned_scales(r, row);
     else
         load_scales(r, row);
-    fp4_groups_f32(r, row, col, count, out);
-    if (r->encoding->tensor_scale == CKPT_TENSOR_SCALE_FACTOR)
-        for (uint64_t i = 0; i < count; i++)
-            out[i] *= tensor_scale;
-    else
-        for (uint64_t i = 0; i < count; i++)
-            out[i] /= tensor_scale;
+    fp4_groups_f32(r, row, col, count, is_factor ? r->tensor_scale : 1.0f, out);
+    for (uint64_t i = 0; i < count && !is_factor; i++)
+        out[i] /= r->tensor_scale;
 }
 
 const encoding_rows encoding_rows_nvfp4 = { 1, nvfp4_f32, NULL, f32_digest, NULL };
@@ -234,7 +231,7 @@ const encoding_rows encoding_rows_nvfp4 = { 1, nvfp4_f32, NULL, f32_digest, NULL
 static void fp4_16_f32(values_reader *r, uint64_t row, uint64_t col, uint64_t count, float *out)
 {
     load_unsigned_scales(r, row);
-    fp4_groups_f32(r, row, col, count, out);
+    fp4_groups_f32(r, row, col, count, 1.0f, out);
 }
 
 const encoding_rows encoding_rows_fp4_16 = { 1, fp4_16_f32, NULL, f32_digest, NULL };

@@ -46,6 +46,8 @@ class Kernels(ctypes.Structure):
         ("fp4_row_to_bf16", ROW),
         ("fp4_row_to_f32", ROW),
         ("int4_row_to_f32", ROW),
+        ("nvfp4_row_to_f32",
+         ctypes.CFUNCTYPE(None, POINTER, POINTER, ctypes.c_float, SIZE, POINTER)),
         ("fp4_group_masks", ctypes.CFUNCTYPE(None, POINTER, SIZE, POINTER)),
         ("fp4_row_to_fp8",
          ctypes.CFUNCTYPE(None, POINTER, POINTER, SIZE, ctypes.c_int, POINTER)),

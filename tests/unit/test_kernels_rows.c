@@ -272,6 +272,60 @@ static void test_int4_rows_of_any_group_count_stay_inside(void **state)
     }
 }
 
+enum { NVFP4_GROUPS = 256 };
+
+/* Group g has the E4M3 code g as its scale, and all 16 codes, in an order of its own. */
+static void check_nvfp4_rows(const ckpt_kernels *k, const float *scale, float factor,
+                             const uint8_t *packed)
+{
+    const size_t cols = NVFP4_GROUPS * NVFP4_GROUP;
+    guarded out = guarded_new(cols * sizeof(float), 1);
+    float *got = (void *)out.dst;
+    float *expected = buffer_new(cols * sizeof *expected);
+
+    for (size_t c = 0; c < cols; c++) {
+        const unsigned code = packed[c / 2] >> (c % 2 * 4) & 15;
+        const double value = e2m1_reference(code);
+        const float product = (float)(value * (double)scale[c / NVFP4_GROUP]);
+        const double both = (double)product * (double)factor;
+
+        expected[c] = isnan(both) ? float_of(0x7FC00000u) : (float)both;
+    }
+    k->nvfp4_row_to_f32(packed, scale, factor, cols, got);
+    guarded_check(out, expected, k->name);
+    free(expected);
+}
+
+static void test_nvfp4_rows_are_exact_for_all_codes_and_scales(void **state)
+{
+    static const uint32_t factors[] = {
+        0x3F800000u, 0x3803CF3Du, 0xB803CF3Du, 0x00000001u, 0x00800000u, 0x7F7FFFFFu, 0x7F800000u,
+        0xFF800000u, 0x7FC00000u, 0x00000000u
+    };
+    const ckpt_kernels *sets[3];
+    const size_t set_count = kernel_sets(sets);
+    uint8_t packed[NVFP4_GROUPS * NVFP4_GROUP / 2];
+    uint8_t scale_codes[NVFP4_GROUPS];
+    float scale[NVFP4_GROUPS];
+
+    (void)state;
+    for (size_t c = 0; c < NVFP4_GROUPS * NVFP4_GROUP; c += 2) {
+        const size_t turn = c / NVFP4_GROUP * 5;
+
+        packed[c / 2] = (uint8_t)((c + turn) % 16 | (c + 1 + turn) % 16 << 4);
+    }
+    for (size_t g = 0; g < NVFP4_GROUPS; g++)
+        scale_codes[g] = (uint8_t)g;
+    sets[0]->e4m3_to_f32(scale_codes, scale, NVFP4_GROUPS);
+    for (size_t s = 0; s < set_count; s++)
+        for (size_t f = 0; f < sizeof factors / sizeof *factors; f++)
+            check_nvfp4_rows(sets[s], scale, float_of(factors[f]), packed);
+    for (size_t g = 0; g < NVFP4_GROUPS; g++)           /* of any value, which rounds twice */
+        scale[g] = float_of(random32());
+    for (size_t s = 0; s < set_count; s++)
+        check_nvfp4_rows(sets[s], scale, 0x1.079e7ap-15f, packed);
+}
+
 /* The worked example of the layout document: codes -1 and 3, three below a block of 2^-3. */
 static void test_fp4_example_of_the_layout_document(void **state)
 {
@@ -509,6 +563,7 @@ int main(void)
         cmocka_unit_test(test_fp4_rows_are_exact_for_all_codes_scales_and_positions),
         cmocka_unit_test(test_int4_rows_are_exact_for_all_codes_and_bf16_scales),
         cmocka_unit_test(test_int4_rows_of_any_group_count_stay_inside),
+        cmocka_unit_test(test_nvfp4_rows_are_exact_for_all_codes_and_scales),
         cmocka_unit_test(test_fp4_example_of_the_layout_document),
         cmocka_unit_test(test_fp4_to_fp8_rounds_as_defined_at_every_distance),
         cmocka_unit_test(test_group_masks_hold_exactly_the_magnitudes_present),
