@@ -144,10 +144,10 @@ typedef struct {
     { "--imatrix", "llama-quantize uses it, on the GGUF file that ckpt-shard writes" },          \
     { "bfloat16", "it is called bf16" }, { "float32", "it is called f32" },                      \
     { "float16", "use bf16 or f32" }, { "fp16", "use bf16 or f32" }, { "f16", "use bf16 or f32" }, \
-    { "fp4", "use --experts fp4; --quantize fp4 rounds all weights" },                           \
+    { "fp4", "use --experts fp4; --quantize experts=fp4 rounds" },                               \
     { "--tokenizer", "put tokenizer.json beside the weights" },                                  \
-    { "fp32", "it is called f32" }, { "nvfp4", "use --quantize nvfp4" },                         \
-    { "mxfp4", "use --quantize mxfp4" }, { "mxfp8", "use --quantize mxfp8" },                    \
+    { "fp32", "it is called f32" }, { "nvfp4", "use --quantize nvfp4, or experts=nvfp4" },       \
+    { "mxfp4", "use --quantize experts=mxfp4" }, { "mxfp8", "use --quantize mxfp8" },            \
     { "q8_0", "use ckpt-shard --layout gguf --quantize q8_0" }, { NULL, NULL }
 
 /* Rows of a table of rules, for the same options. */
