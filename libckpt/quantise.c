@@ -94,6 +94,24 @@ static quantise_result fail_not_finite(const quantise_setup *s, const quantise_p
     return done;
 }
 
+/* The scale of a block is not finite: name the place of its maximum, which is why. */
+static quantise_result fail_at_largest(const quantise_setup *s, const quantise_panel *p,
+                                       const run *r, size_t block, float largest)
+{
+    const size_t width = block_width(s->rule, p);
+    const size_t end = r->col + size_min((block + 1) * width, r->cols);
+
+    for (size_t row = r->row; row < r->row + r->rows; row++)
+        for (size_t col = r->col + block * width; col < end; col++) {
+            const float value = value_at(s, p, row, col);
+
+            if (value == largest || -value == largest)
+                return fail_at(QUANTISE_TOO_LARGE, p, r, row, col);
+        }
+    assert(!"a maximum that its block does not have");
+    return done;
+}
+
 /* Decode the codes of one row, without their scales. Not for int8: its scales are F16, so that no
  * value is as large as those that are decoded here. */
 static void decode(const quantise_setup *s, const uint8_t *codes, size_t count, float *out)
@@ -190,7 +208,7 @@ static quantise_result make_scales(const quantise_setup *s, const quantise_panel
         if (!(scales->divisor[b] > 0))
             return fail_at(QUANTISE_TOO_SMALL, p, r, r->row, r->col + b * width);
         if (!is_finite(scales->divisor[b]) || !is_finite(scales->scale[b]))
-            return fail_at(QUANTISE_TOO_LARGE, p, r, r->row, r->col + b * width);
+            return fail_at_largest(s, p, r, b, amax[b]);
     }
     return done;
 }
