@@ -52,6 +52,7 @@ static ckpt_code check_limits(const job_plan *plan, const job_result *result, ck
     const class_limits *limits = &plan->options.max_relf;
     double worst_excess = 1;
     double worst_error = 0;
+    double worst_limit = 0;
     size_t worst = 0;
     size_t count = 0;
 
@@ -64,16 +65,18 @@ static ckpt_code check_limits(const job_plan *plan, const job_result *result, ck
         if (count++ == 0 || error / most > worst_excess) {
             worst_excess = error / most;
             worst_error = error;
+            worst_limit = most;
             worst = i;
         }
     }
     if (count == 0)
         return CKPT_OK;
     return ckpt_fail(err, CKPT_E_INEXACT,
-                     "tensor '%s': %s loses %.4g of it (relative error), more "
-                     "than --max-relf lets pass; %s",
+                     "tensor '%s': %s loses %.4g of it (relative error), more than --max-relf "
+                     "%.4g; %s too much",
                      ckpt_catalog_at(plan->targets, worst)->name, plan->rules[worst]->name,
-                     worst_error, text_count(count, "tensor loses more", "tensors lose more").text);
+                     worst_error, worst_limit,
+                     text_count(count, "tensor loses", "tensors lose").text);
 }
 
 ckpt_code convert_take_losses(const job_plan *plan, const convert_pipeline *p, job_result *result,
