@@ -44,15 +44,16 @@ static int has_scale(const ckpt_tensor *t)
     return t->has_input_scale && t->tensor_scale == CKPT_TENSOR_SCALE_FACTOR;
 }
 
-static int holds_scales(const ckpt_catalog *calibration)
+/* The first scale that it holds, or the weight that has it; NULL: none. */
+static const char *first_scale(const ckpt_catalog *calibration)
 {
     for (size_t i = 0; i < ckpt_catalog_count(calibration); i++) {
         const ckpt_tensor *t = ckpt_catalog_at(calibration, i);
 
         if (has_scale(t) || text_ends_with(t->name, INPUT_SCALE_ENDING))
-            return 1;
+            return t->name;
     }
-    return 0;
+    return NULL;
 }
 
 /* The tensor X.input_scale for a weight X.weight. */
@@ -125,25 +126,32 @@ static ckpt_code read_scale(const job_plan *plan, size_t i, float *out, int *is_
                            ckpt_catalog_at(plan->targets, i)->name, (double)*out);
 }
 
+/* Without any of them it may have them by other names, such as `has`. */
 static ckpt_code fail_missing(const job_plan *plan, const weights *missing, size_t all,
-                              ckpt_error *err)
+                              const char *has, ckpt_error *err)
 {
+    const char *path = plan->options.input_scales;
+    const char *first = ckpt_catalog_at(plan->targets, missing->first)->name;
+    const text_counted needed = text_count(all, "weight", "weights");
+
+    if (missing->count == all)
+        return ckpt_fail(err, CKPT_E_USAGE, "--input-scale '%s' has no input_scale for any of the "
+                         "%s that need one, the first is '%s', but has '%s': rename its tensors, "
+                         "or give a number for all", path, needed.text, first, has);
     return ckpt_fail(err, CKPT_E_USAGE, "--input-scale '%s' has no input_scale for %zu of the %s "
                      "that need one, the first is '%s': calibrate them too, or give a number for "
-                     "all",
-                     plan->options.input_scales, missing->count,
-                     text_count(all, "weight", "weights").text,
-                     ckpt_catalog_at(plan->targets, missing->first)->name);
+                     "all", path, missing->count, needed.text, first);
 }
 
 static ckpt_code take_calibration(job_plan *plan, ckpt_error *err)
 {
     const char *path = plan->options.input_scales;
+    const char *has = first_scale(plan->calibration->reading.logical);
     weights taken = { 0, 0 };
     weights missing = { 0, 0 };
     ckpt_code code = CKPT_OK;
 
-    if (!holds_scales(plan->calibration->reading.logical))
+    if (has == NULL)
         return ckpt_fail(err, CKPT_E_FORMAT, "--input-scale '%s': no tensor in it is the scale of "
                          "activations, expected X%s as Model-Optimizer writes them; or give a "
                          "number", path, INPUT_SCALE_ENDING);
@@ -158,7 +166,7 @@ static ckpt_code take_calibration(job_plan *plan, ckpt_error *err)
     if (code != CKPT_OK || (code = checkpoint_check_unchanged(plan->calibration, err)) != CKPT_OK)
         return code;
     if (missing.count > 0)
-        return fail_missing(plan, &missing, taken.count + missing.count, err);
+        return fail_missing(plan, &missing, taken.count + missing.count, has, err);
     return note_add(&plan->notes, err, "%s input_scale from '%s', the first is '%s'",
                     text_count(taken.count, "weight has its", "weights have their").text, path,
                     ckpt_catalog_at(plan->targets, taken.first)->name);

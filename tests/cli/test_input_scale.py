@@ -131,6 +131,9 @@ def put(tensor):
     (remove(4), f"has no input_scale for 1 of the 192 weights that need one, the first is "
                 f"'{NAMES[4]}.weight'"),
     (remove(*range(9, 192)), "has no input_scale for 183 of the 192 weights that need one"),
+    (lambda tensors: [tensors.update({f"model.{n}": tensors.pop(n)}) for n in list(tensors)],
+     f"for any of the 192 weights that need one, the first is '{NAMES[0]}.weight', but has "
+     f"'model.{NAMES[0]}.input_scale': rename its tensors"),
     (put(scale(0)), f"'{NAMES[5]}.weight' is 0, expected a finite number above 0"),
     (put(scale(-1)), "is -1, expected"),
     (put(scale(float("inf"))), "is inf, expected"),
