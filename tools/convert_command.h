@@ -31,9 +31,9 @@ typedef struct {
 #define QUANTISE_OPTIONS(o)                                                                      \
     { CLI_ONCE, "quantize", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \
       "round plain weights by named rules: fp8-f32, fp8-ue8m0, fp8-channel, fp4, mxfp4, mxfp8, " \
-      "nvfp4, nvfp4-exact (FP4 to NVFP4, or refused), q8_0 (GGUF) or a longer name, of classes " \
-      "experts, shared, attention, mtp, mtp-experts, rest; or what a release has: v4-release, "  \
-      "v4-vllm-fp8, v4-nvfp4, v3-release. What that lost is told" },                             \
+      "nvfp4, nvfp4-exact (FP4 to NVFP4, or refused), q8_0 (GGUF) or another name of ckpt(7), "  \
+      "of classes experts, shared, attention, mtp, mtp-experts, rest; or what a release has: "   \
+      "v4-release, v4-vllm-fp8, v4-nvfp4, v3-release. What that lost is told" },                 \
     { CLI_ONCE, "quantise", "RULE[,CLASS=RULE...]", &(o).words.quantise,                       \
       "the same" },                                                                              \
     { CLI_LIST, "only", "PATTERN", &(o).only,                                                    \

@@ -137,3 +137,17 @@ def test_pages_become_html_whose_links_lead_to_pages(tmp_path):
     for name, text in made.items():
         ours = {link for link in re.findall(r'href="(ckpt[^"#]*)"', text)}
         assert ours <= set(made), name
+
+
+def test_the_overview_has_every_rounding_rule_and_preset():
+    """By the tables of the code: a rule that a page does not name is found by nobody."""
+    rules = re.findall(r'{ "([^"]+)", (?:"([^"]+)"|NULL),',
+                       (ROOT / "libckpt/quantise_rules.c").read_text())
+    presets = re.findall(r'{ "(v\d-[^"]+)", "([^"]+)"',
+                         (ROOT / "libckpt/class_rules.c").read_text())
+    assert len(rules) > 10 and len(presets) > 3
+    text = sections((MAN / "ckpt.7").read_text())["ROUNDING RULES"]
+    rows = [line.split("\t") for line in text.splitlines() if "\t" in line]
+    assert {tuple(r[:2]) for r in rows if len(r) == 4} == {("rule", "short"), *rules}
+    assert {r[0]: r[1].split(",")[0] for r in rows if len(r) == 2} == \
+        {name: of.split(",")[0] for name, of in presets}
