@@ -24,8 +24,12 @@ typedef struct {
     ckpt_error *err;
 } side_reader;
 
+/* `name`: NULL if it has none. */
 static ckpt_code bad(const side_reader *r, const char *what, const char *name)
 {
+    if (name == NULL)
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': a %s has no name, which all have in " SCHEMA,
+                         r->path, what);
     return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s': %s '%s' is not as " SCHEMA " has it", r->path,
                      what, name);
 }
@@ -83,8 +87,11 @@ static ckpt_code take_tensor(const side_reader *r, const json_value *v)
     delta_tensor *t = i < 0 ? NULL : &r->delta->tensors[i];
     char before[CHECKSUM_HEX];
 
+    if (name != NULL && t == NULL)
+        return ckpt_fail(r->err, CKPT_E_FORMAT, "'%s' tells of tensor '%s', which its data files "
+                         "do not have", r->path, name);
     if (t == NULL || t->is_told || dtype == NULL)
-        return bad(r, "tensor", name == NULL ? "" : name);
+        return bad(r, "tensor", name);
     t->dtype = ckpt_dtype_find(dtype);
     if (t->dtype == CKPT_NONE || !json_u64(json_member(v, "bytes"), &t->bytes) ||
         !take_shape(json_member(v, "shape"), t) ||
@@ -124,7 +131,7 @@ static ckpt_code take_carried(const side_reader *r, const json_value *list)
         if (name == NULL || !delta_name_is_beside(name) ||
             (carried == NULL ? !json_is_null(as)
                              : !text_is_below(carried) || !take_hex(v, "sha256", 64, f->sha256)))
-            return bad(r, "file", name == NULL ? "" : name);
+            return bad(r, "file", name);
         f->name = arena_strdup(&d->memory, name, strlen(name));
         f->carried = carried == NULL ? NULL
                                      : arena_strdup(&d->memory, carried, strlen(carried));
@@ -171,7 +178,7 @@ static ckpt_code check_files(const side_reader *r, const json_value *list)
         char *path;
 
         if (name == NULL || !text_is_below(name) || !take_hex(v, "sha256", 64, expected))
-            return bad(r, "file", name == NULL ? "" : name);
+            return bad(r, "file", name);
         if (keep_hash(d, name, expected))
             continue;
         if ((path = folder_path_of(d->place.folder, name)) == NULL)

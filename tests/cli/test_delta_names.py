@@ -170,6 +170,16 @@ def test_a_wrong_main_root_is_refused(ckpt, pair, tmp_path, whose):
     refused(ckpt, pair, delta, tmp_path, f"a wrong main root of its {whose}")
 
 
+@pytest.mark.parametrize("name, says", [
+    (None, "a tensor has no name"),
+    ("other", "tells of tensor 'other', which its data files do not have"),
+])
+def test_a_tensor_that_is_not_in_the_delta_is_refused(ckpt, pair, tmp_path, name, says):
+    def edit(side, _):
+        side["tensors"][1]["name"] = name
+    refused(ckpt, pair, edited(pair[2], tmp_path / "d", edit), tmp_path, SIDE, says)
+
+
 def test_a_base_that_is_a_link_is_not_changed_in_place(ckpt, pair, tmp_path):
     shutil.copytree(pair[0], tmp_path / "base")
     link = tmp_path / "link"
