@@ -156,18 +156,22 @@ const char *class_rules_preset_at(size_t i)
     return i < sizeof presets / sizeof *presets ? presets[i].name : NULL;
 }
 
-/* A word that a rule begins with was meant as that one: "fp8" is no slip of "fp4". */
+/* A word that a rule or a preset begins with was meant as that one: "fp8" is no slip of "fp4". */
 static const char *find_nearest(const char *word)
 {
     const char *nearest = quantise_rule_nearest(word);
     unsigned distance = strncmp(nearest, word, strlen(word)) == 0 ? 0
                                                                   : name_distance(nearest, word);
 
-    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
-        if (name_distance(presets[i].name, word) < distance) {
-            nearest = presets[i].name;
-            distance = name_distance(nearest, word);
+    for (size_t i = 0; i < sizeof presets / sizeof *presets && distance > 0; i++) {
+        const char *name = presets[i].name;
+        const unsigned d = strncmp(name, word, strlen(word)) == 0 ? 0 : name_distance(name, word);
+
+        if (d < distance) {
+            nearest = name;
+            distance = d;
         }
+    }
     return nearest;
 }
 
@@ -247,7 +251,7 @@ static ckpt_code set_rule(void *out, weight_class class, const char *word, ckpt_
                              "comes first, and only rules of classes after it", word);
     if (rule == NULL && strcmp(word, "keep") != 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--quantize: there is no rule '%s'; the nearest is "
-                         "'%s'", word, find_nearest(word));
+                         "'%s', and ckpt(7) lists all", word, find_nearest(word));
     ((class_rules *)out)->rules[class] = rule;
     return CKPT_OK;
 }

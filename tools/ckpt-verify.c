@@ -562,7 +562,7 @@ static ckpt_code find_rules(const quantise_rule *out[CLI_LIST_MAX], ckpt_error *
                                  "and fp4", name);
         if ((out[i] = quantise_rule_find(name)) == NULL)
             return ckpt_fail(err, CKPT_E_USAGE, "--up-to-rule '%s': no such rule; the nearest is "
-                             "'%s'", name, quantise_rule_nearest(name));
+                             "'%s', and ckpt(7) lists all", name, quantise_rule_nearest(name));
         if (out[i]->from_fp4)
             return ckpt_fail(err, CKPT_E_USAGE, "--up-to-rule '%s': this rule changes no value; "
                              "compare without it", name);

@@ -338,6 +338,7 @@ def test_wo_a_can_stay_plain(ckpt, moved, golden_a, tmp_path):
     (["--quantize", "fp8-b128-uem0"], "the nearest is 'fp8-b128-ue8m0'"),
     (["--quantize", "fp8"], "the nearest is 'fp8-f32'"),
     (["--quantize", "v4-relase"], "the nearest is 'v4-release'"),
+    (["--quantize", "v4"], "the nearest is 'v4-release', and ckpt(7) lists all"),
     (["--quantize", "expert=fp4"], "there is no class 'expert'"),
     (["--quantize", "experts=fp4,experts=mxfp4"], "second value for the class experts"),
     (["--quantize", "fp4,mxfp4"], "write CLASS=mxfp4 if it is meant for a class"),
