@@ -8,6 +8,7 @@
 #include "config_rewrite.h"
 #include "formats/config_scheme.h"
 #include "formats/hf.h"
+#include "libckpt/size.h"
 
 const char *job_output_directory(const job_output *output)
 {
@@ -178,15 +179,59 @@ static int has_text(const char *directory, const planned_text *planned)
     return same;
 }
 
-int job_output_has_texts(const job_plan *plan)
+static int has_same_bytes(const ckpt_file *a, const ckpt_file *b)
 {
+    enum { PIECE_BYTES = 1 << 16 };
+    const uint64_t size = file_size(a);
+    char *pieces = malloc(2 * PIECE_BYTES);
+    int same = pieces != NULL && file_size(b) == size;
+
+    for (uint64_t at = 0; same && at < size; at += PIECE_BYTES) {
+        const size_t count = (size_t)size_min(PIECE_BYTES, size - at);
+
+        same = file_read_at(a, at, pieces, count, NULL) == CKPT_OK &&
+               file_read_at(b, at, pieces + PIECE_BYTES, count, NULL) == CKPT_OK &&
+               memcmp(pieces, pieces + PIECE_BYTES, count) == 0;
+    }
+    free(pieces);
+    return same;
+}
+
+/* Is a carried file there? Its bytes are those of the source, unless carry_file rewrites it. */
+static int has_carried(const job_plan *plan, const char *name)
+{
+    char *path = file_join(plan->store->directory, name);
+    ckpt_file *to = NULL;
+    ckpt_file *from = NULL;
+    int same = path != NULL && file_open(path, &to, NULL) == CKPT_OK;
+
+    if (same && (strcmp(name, CONFIG_INFERENCE_FILE) != 0 || plan->like != NULL))
+        same = folder_open_file(plan->source->place.folder, name, &from, NULL) == CKPT_OK &&
+               has_same_bytes(from, to);
+    file_close(from, NULL);
+    file_close(to, NULL);
+    free(path);
+    return same;
+}
+
+int job_output_has_others(const job_plan *plan)
+{
+    const file_list *extras = &plan->source->extras;
     planned_text texts[PLANNED_TEXTS];
     int same = 1;
 
     list_texts(plan, texts);
     for (size_t i = 0; i < PLANNED_TEXTS && same; i++)
         same = texts[i].text == NULL || has_text(plan->store->directory, &texts[i]);
+    for (size_t i = 0; i < extras->count && same; i++)
+        same = !convert_carries(plan, extras->names[i]) || has_carried(plan, extras->names[i]);
     return same;
+}
+
+int job_output_has_index(const job_plan *plan)
+{
+    return plan->options.format == &format_hf &&
+           (plan->with_index || (plan->like == NULL && plan->store->file_count > 1));
 }
 
 static ckpt_code write_text(job_output *output, const char *name, const char *text,

@@ -12,8 +12,10 @@ typedef struct {
     file_list others;                /* files written that have no tensors */
 } job_output;
 
-/* 1 if the planned directory has config.json and the other small files as the plan has them. */
-int job_output_has_texts(const job_plan *plan);
+/* 1 if the planned directory has config.json and the other small files as this job writes them. */
+int job_output_has_others(const job_plan *plan);
+/* 1 if the result has the index of a Hugging Face directory. */
+int job_output_has_index(const job_plan *plan);
 /* Refuse what job_output_begin would refuse, and change nothing. */
 ckpt_code job_output_check_begin(job_output *output, ckpt_error *err);
 /* Create or reopen DST.partial, create the planned files in it, open the spill. `output` must not

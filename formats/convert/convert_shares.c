@@ -163,12 +163,35 @@ static int has_header(const store_file *f)
     return same;
 }
 
+/* Does DST open, and does its index or metadata tell of the planned tensors? */
+static int has_tensors(const job_plan *plan)
+{
+    const ckpt_open_options any = { .lenient = 1, .incomplete = 1 };
+    const ckpt_catalog *planned = store_names(plan->store);
+    const ckpt_catalog *found;
+    ckpt_checkpoint *c = NULL;
+    int same = ckpt_open(plan->store->directory, &any, &c, NULL) == CKPT_OK;
+
+    found = same ? store_names(c->store) : NULL;
+    same = same && c->format == plan->options.format &&
+           (c->has_index || !job_output_has_index(plan)) &&
+           ckpt_catalog_count(found) == ckpt_catalog_count(planned);
+    for (size_t i = 0; same && i < ckpt_catalog_count(planned); i++) {
+        const ckpt_tensor *t = ckpt_catalog_at(planned, i);
+        const int64_t at = ckpt_catalog_find(found, t->name);
+
+        same = at >= 0 && catalog_same_shape(t, ckpt_catalog_at(found, (size_t)at));
+    }
+    ckpt_close(c);
+    return same;
+}
+
 /* Open the files of DST as this job would have written them; 0 if they differ before their data.
  * Files older than the inputs were made from something else. */
 static int open_result(const job_plan *plan)
 {
     const int64_t newest = newest_input(plan);
-    int same = job_output_has_texts(plan);
+    int same = job_output_has_others(plan) && has_tensors(plan);
 
     for (size_t i = 0; i < plan->store->file_count && same; i++) {
         const store_file *f = &plan->store->files[i];

@@ -138,6 +138,26 @@ def test_a_part_looks_at_config_and_headers_of_what_is_there(words, ckpt, golden
     refuse_alike(tmp_path, *words.split(), "--part", "1/2", golden_a, out, says="already exists")
 
 
+@pytest.mark.parametrize("words, damaged", [
+    ("ckpt-convert --dtype bf16", "model.safetensors.index.json"),
+    ("ckpt-convert --dtype bf16", "tokenizer_config.json"),
+    ("ckpt-shard --layout mp --mp 2", "tokenizer_config.json"),
+    ("ckpt-shard --layout torch_dist", "release/.metadata"),
+])
+@pytest.mark.parametrize("text", [None, '{"a": 1}'])
+def test_a_part_looks_at_the_small_files_of_what_is_there(words, damaged, text, ckpt, golden_a,
+                                                          tmp_path):
+    source = shutil.copytree(golden_a, tmp_path / "in")
+    (source / "tokenizer_config.json").write_text("{}")
+    out = tmp_path / "out"
+    ckpt(*words.split(), source, out)
+    ckpt(*words.split(), "--part", "1/2", source, out)
+    (out / damaged).unlink()
+    if text is not None:
+        (out / damaged).write_text(text)
+    refuse_alike(tmp_path, *words.split(), "--part", "1/2", source, out, says="already exists")
+
+
 def test_a_part_says_that_it_has_not_compared_values(inputs, ckpt, tmp_path):
     out = tmp_path / "out"
     words = ["ckpt-convert", "--dtype", "bf16", "--part", "1/2", inputs["a"], out]
