@@ -338,8 +338,8 @@ wheel: portable  ## BUILD/dist/*.whl: the tools and the Python module ckpt_tools
 deb: without-cuda  ## BUILD/dist/*.deb: packages for the Debian on which they are made
 	scripts/packaging/deb $(DIST_BUILD) $(VERSION) $(BUILD)/dist
 
-format:  ## clang-format the files that differ from the last commit
-	git diff --name-only --diff-filter=d HEAD -- '*.[ch]' | xargs -r $(CLANG_FORMAT) -i
+format:  ## clang-format the lines that differ from the last commit
+	git-$(CLANG_FORMAT) --binary $(CLANG_FORMAT) --extensions c,h --force HEAD
 
 $(BUILD)/obj/%.d: ;
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
