@@ -373,6 +373,8 @@ static ckpt_code put_tensor(json_writer *line, const inspection *in, size_t i,
             json_put_null(line);
     }
     if (opt.values != NULL) {
+        if ((code = inspect_put_scales(in->source, i, line, err)) != CKPT_OK)
+            return code;
         json_member_array(line, "values");
         code = inspect_put_rows(in->source, i, &in->rows, line, err);
         json_put_array_end(line);
@@ -498,7 +500,8 @@ static ckpt_code print_rows(const inspection *in, ckpt_error *err)
         if (!describe(in, i, &words))
             continue;
         printf("%s  %s  %s\n", cli_name(words.tensor->name), words.label, words.shape);
-        code = inspect_put_rows(in->source, i, &in->rows, NULL, err);
+        if ((code = inspect_put_scales(in->source, i, NULL, err)) == CKPT_OK)
+            code = inspect_put_rows(in->source, i, &in->rows, NULL, err);
     }
     return code;
 }

@@ -232,6 +232,39 @@ static void put_float(float value, json_writer *w)
         json_put_string(w, text);
 }
 
+ckpt_code inspect_put_scales(ckpt_source *source, size_t tensor, json_writer *w, ckpt_error *err)
+{
+    const ckpt_tensor *t = ckpt_catalog_at(ckpt_source_catalog(source), tensor);
+    const struct {
+        int is_there;
+        ckpt_part part;
+        const char *key;
+        const char *text;
+    } scales[] = {
+        { t->tensor_scale != CKPT_TENSOR_SCALE_NONE, CKPT_TENSOR_SCALE, "tensor_scale",
+          t->tensor_scale == CKPT_TENSOR_SCALE_DIVISOR ? "tensor scale, a divisor:"
+                                                       : "tensor scale:" },
+        { t->has_input_scale, CKPT_INPUT_SCALE, "input_scale", "input scale:" }
+    };
+    ckpt_code code = CKPT_OK;
+
+    for (size_t i = 0; i < sizeof scales / sizeof *scales && code == CKPT_OK; i++) {
+        float value;
+
+        if (!scales[i].is_there ||
+            (code = ckpt_source_read(source, tensor, scales[i].part, 0, 1, &value, err)) != CKPT_OK)
+            continue;
+        if (w == NULL)
+            printf("%s", scales[i].text);
+        else
+            json_put_key(w, scales[i].key);
+        put_float(value, w);
+        if (w == NULL)
+            putchar('\n');
+    }
+    return code;
+}
+
 static void put_int(int64_t value, const ckpt_tensor *t, json_writer *w)
 {
     if (t->dtype == CKPT_U64 && w == NULL)

@@ -26,6 +26,10 @@ int inspect_parse_rows(const char *text, inspect_rows *out);
 ckpt_code inspect_check_rows(const ckpt_tensor *tensor, const inspect_rows *rows,
                              ckpt_error *err);
 
+/* Print the scales that a tensor has one of, the tensor's own and that of activations: a line, or
+ * with `w` members of the object. */
+ckpt_code inspect_put_scales(ckpt_source *source, size_t tensor, json_writer *w, ckpt_error *err);
+
 /* Print the values of these rows: one line for each row, or with `w` one JSON array for each, with
  * NaN and infinity as strings. */
 ckpt_code inspect_put_rows(ckpt_source *source, size_t tensor, const inspect_rows *rows,

@@ -49,6 +49,15 @@ def test_each_weight_gets_the_scale_of_its_name(ckpt, golden_a, tmp_path, shape)
     assert done["notes"] == [f"192 weights have their input_scale from '{file}', the first is "
                              f"'{NAMES[0]}.weight'"]
     ckpt("ckpt-verify", "check", "--values", tmp_path / "out")
+    name = f"{NAMES[5]}.weight"
+    seen = ckpt("ckpt-inspect", "--values", "0", "--tensors", name, tmp_path / "out").out
+    row = ckpt("ckpt-inspect", "--json", "--values", "0", "--tensors", name,
+               tmp_path / "out").json["tensors"][0]
+    model = Model(tmp_path / "out")
+    whole = struct.unpack("<f", model[f"{NAMES[5]}.weight_scale_2"].data)[0]
+    assert row["input_scale"] == 2.0 ** -9 * 8 and np.float32(row["tensor_scale"]) == whole
+    assert seen.splitlines()[1:3] == [f"tensor scale: {row['tensor_scale']}",
+                                      f"input scale: {row['input_scale']}"]
     for place in (tmp_path / "file", tmp_path / "out"):         # a folder, and a whole release
         ckpt("ckpt-convert", "--overwrite", *RULE, place, golden_a, tmp_path / "again")
         assert tensor_files(tmp_path / "again") == tensor_files(tmp_path / "out")

@@ -111,6 +111,9 @@ def inspected(m, tmp):
                   ["--for", "megatron"], ["--values", "0", "--tensors", "norm.weight"]):
         yield run_tool("ckpt-inspect", "--json", *words, m / "a", check=None).json
     yield run_tool("ckpt-inspect", "--json", "--for", "transformers", m / "bf16", check=None).json
+    run_tool("ckpt-convert", "--quantize", "experts=nvfp4-exact,rest=keep", m / "a", tmp / "nvfp4")
+    yield run_tool("ckpt-inspect", "--json", "--values", "0", "--tensors",
+                   "layers.0.ffn.experts.0.w1.weight", tmp / "nvfp4").json
     yield from lines(run_tool("ckpt-inspect", "--jsonl", m / "a"))[:3]
     yield run_tool("ckpt-inspect", "--json", m / "gone", check=2).json
 
