@@ -151,27 +151,42 @@ static int is_ggml_type(const char *word)
     return (*q == 'q' || *q == 'Q') && q[1] >= '1' && q[1] <= '6';
 }
 
+enum { PRESET_COUNT = sizeof presets / sizeof *presets };
+
 const char *class_rules_preset_at(size_t i)
 {
-    return i < sizeof presets / sizeof *presets ? presets[i].name : NULL;
+    return i < PRESET_COUNT ? presets[i].name : NULL;
+}
+
+/* The number of the preset that is called so, or PRESET_COUNT. */
+static size_t find_preset(const char *word, size_t length)
+{
+    size_t i = 0;
+
+    while (i < PRESET_COUNT && (strlen(presets[i].name) != length ||
+                                strncmp(presets[i].name, word, length) != 0))
+        i++;
+    return i;
+}
+
+int class_rules_is_preset(const char *word)
+{
+    return find_preset(word, strlen(word)) < PRESET_COUNT;
+}
+
+static unsigned distance_to(const char *name, const char *word)
+{
+    return strncmp(name, word, strlen(word)) == 0 ? 0 : name_distance(name, word);
 }
 
 /* A word that a rule or a preset begins with was meant as that one: "fp8" is no slip of "fp4". */
 static const char *find_nearest(const char *word)
 {
     const char *nearest = quantise_rule_nearest(word);
-    unsigned distance = strncmp(nearest, word, strlen(word)) == 0 ? 0
-                                                                  : name_distance(nearest, word);
 
-    for (size_t i = 0; i < sizeof presets / sizeof *presets && distance > 0; i++) {
-        const char *name = presets[i].name;
-        const unsigned d = strncmp(name, word, strlen(word)) == 0 ? 0 : name_distance(name, word);
-
-        if (d < distance) {
-            nearest = name;
-            distance = d;
-        }
-    }
+    for (size_t i = 0; i < PRESET_COUNT; i++)
+        if (distance_to(presets[i].name, word) < distance_to(nearest, word))
+            nearest = presets[i].name;
     return nearest;
 }
 
@@ -245,10 +260,9 @@ static ckpt_code set_rule(void *out, weight_class class, const char *word, ckpt_
         return ckpt_fail(err, CKPT_E_USAGE, "--quantize: there is no rule '%s'; of the types of "
                          "llama.cpp there is q8_0: llama-quantize makes the others of the GGUF "
                          "file that ckpt-shard writes", word);
-    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
-        if (strcmp(presets[i].name, word) == 0)
-            return ckpt_fail(err, CKPT_E_USAGE, "--quantize: '%s' is the rules of all classes: it "
-                             "comes first, and only rules of classes after it", word);
+    if (class_rules_is_preset(word))
+        return ckpt_fail(err, CKPT_E_USAGE, "--quantize: '%s' is the rules of all classes: it "
+                         "comes first, and only rules of classes after it", word);
     if (rule == NULL && strcmp(word, "keep") != 0)
         return ckpt_fail(err, CKPT_E_USAGE, "--quantize: there is no rule '%s'; the nearest is "
                          "'%s', and ckpt(7) lists all", word, find_nearest(word));
@@ -281,16 +295,16 @@ ckpt_code class_limits_parse(const char *text, class_limits *out, ckpt_error *er
 ckpt_code class_rules_parse(const char *text, class_rules *out, ckpt_error *err)
 {
     const size_t length = strcspn(text, ",");
+    const size_t i = find_preset(text, length);
     class_rules preset = { .preset = NULL };
     ckpt_code code = CKPT_OK;
 
     *out = preset;
-    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
-        if (strlen(presets[i].name) == length && strncmp(presets[i].name, text, length) == 0) {
-            preset.preset = presets[i].name;
-            preset.scale_dtype = presets[i].scale_dtype;
-            code = take_rules(presets[i].rules, &preset, err);
-        }
+    if (i < PRESET_COUNT) {
+        preset.preset = presets[i].name;
+        preset.scale_dtype = presets[i].scale_dtype;
+        code = take_rules(presets[i].rules, &preset, err);
+    }
     if (code == CKPT_OK && (preset.preset == NULL || text[length] == ','))
         code = take_rules(preset.preset == NULL ? text : text + length + 1, out, err);
     memcpy(out->is_asked, out->is_named, sizeof out->is_asked);

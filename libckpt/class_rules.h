@@ -39,6 +39,7 @@ typedef struct {
 
 /* The name of PRESET `i`; NULL behind the last. */
 const char *class_rules_preset_at(size_t i);
+int class_rules_is_preset(const char *word);
 
 /* Parse such a text. For a misspelt word, the error names the nearest rule, or the classes. */
 ckpt_code class_rules_parse(const char *text, class_rules *out, ckpt_error *err);

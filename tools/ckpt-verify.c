@@ -555,11 +555,10 @@ static ckpt_code find_rules(const quantise_rule *out[CLI_LIST_MAX], ckpt_error *
     for (size_t i = 0; i < opt.rules.count; i++) {
         const char *name = opt.rules.items[i];
 
-        for (size_t p = 0; class_rules_preset_at(p) != NULL; p++)
-            if (strcmp(class_rules_preset_at(p), name) == 0)
-                return ckpt_fail(err, CKPT_E_USAGE, "--up-to-rule '%s': expected a rule, not those "
-                                 "of a release: give each of them by its name, such as fp8-ue8m0 "
-                                 "and fp4", name);
+        if (class_rules_is_preset(name))
+            return ckpt_fail(err, CKPT_E_USAGE, "--up-to-rule '%s': expected a rule, not those of "
+                             "a release: give each of them by its name, such as fp8-ue8m0 and fp4",
+                             name);
         if ((out[i] = quantise_rule_find(name)) == NULL)
             return ckpt_fail(err, CKPT_E_USAGE, "--up-to-rule '%s': no such rule; the nearest is "
                              "'%s', and ckpt(7) lists all", name, quantise_rule_nearest(name));
