@@ -145,6 +145,11 @@ static void put_index(json_writer *w, const ckpt_store *store, const ckpt_tensor
     json_put_object_end(w);
 }
 
+int hf_has_index(const ckpt_store *store, const format_target *target)
+{
+    return target->with_index || store->file_count > 1;
+}
+
 static ckpt_code finish_directory(ckpt_store *store, const format_target *target, ckpt_error *err)
 {
     enum { INDEX_INDENT = 2 };
@@ -168,7 +173,7 @@ static ckpt_code finish_directory(ckpt_store *store, const format_target *target
     put_index(&w, store, order);
     if (!json_writer_end(&w) || fputc('\n', stream) == EOF || fflush(stream) != 0)
         code = ckpt_fail_memory(err, "the index", count);
-    else if (target->with_index || store->file_count > 1)
+    else if (hf_has_index(store, target))
         code = file_write_all(path, text, size, err);
 out:
     if (stream != NULL)

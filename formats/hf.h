@@ -24,4 +24,7 @@ enum { HF_INDEX_BYTES_MAX = 1 << 28 };
 extern const ckpt_format format_hf;
 extern const ckpt_format format_safetensors_file;
 
+/* 1 if `finish` of format_hf writes an index. */
+int hf_has_index(const ckpt_store *store, const format_target *target);
+
 #endif

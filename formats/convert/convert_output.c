@@ -230,8 +230,11 @@ int job_output_has_others(const job_plan *plan)
 
 int job_output_has_index(const job_plan *plan)
 {
-    return plan->options.format == &format_hf &&
-           (plan->with_index || (plan->like == NULL && plan->store->file_count > 1));
+    const format_target target = job_plan_target(plan);
+
+    if (plan->like != NULL)
+        return plan->like->has_index;
+    return plan->options.format == &format_hf && hf_has_index(plan->store, &target);
 }
 
 static ckpt_code write_text(job_output *output, const char *name, const char *text,
@@ -293,7 +296,7 @@ ckpt_code job_output_write_index(const job_output *output, const char *root, ckp
     target.root = root;
     if (plan->like == NULL)
         return plan->options.format->finish(plan->store, &target, err);
-    if (!plan->like->has_index)
+    if (!job_output_has_index(plan))
         return CKPT_OK;
     to = file_join(plan->store->directory, HF_INDEX_FILE);
     code = to == NULL ? ckpt_fail_memory(err, "a path", sizeof HF_INDEX_FILE)
