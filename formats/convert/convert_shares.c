@@ -191,7 +191,7 @@ static int has_tensors(const job_plan *plan)
 static int open_result(const job_plan *plan)
 {
     const int64_t newest = newest_input(plan);
-    int same = job_output_has_others(plan) && has_tensors(plan);
+    int same = 1;
 
     for (size_t i = 0; i < plan->store->file_count && same; i++) {
         const store_file *f = &plan->store->files[i];
@@ -201,7 +201,7 @@ static int open_result(const job_plan *plan)
                file_identity_of(f->file)->modified_ns >= newest &&
                (f->header == NULL || has_header(f));
     }
-    return same;
+    return same && job_output_has_others(plan) && has_tensors(plan);
 }
 
 static ckpt_code compare_result(const job_plan *plan, const convert_pipeline *p, int *is_there,
