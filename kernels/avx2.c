@@ -190,8 +190,7 @@ static void fp4_row_to_f32(const uint8_t *packed, const uint8_t *scale, size_t c
 /* Products that are not numbers, replaced by the one NaN that all sets return. */
 static inline __m256 one_nan(__m256 product)
 {
-    return _mm256_blendv_ps(product, f32_of(set32(F32_NAN_BITS)),
-                            _mm256_cmp_ps(product, product, _CMP_UNORD_Q));
+    return f32_of(choose(nan_lanes(product), set32(F32_NAN_BITS), bits_of(product)));
 }
 
 /* Eight codes are a word, of which each lane takes its own nibble. */

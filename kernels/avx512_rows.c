@@ -177,8 +177,7 @@ void fp4_row_to_f32_avx512(const uint8_t *packed, const uint8_t *scale, size_t c
 /* Products that are not numbers, replaced by the one NaN that all sets return. */
 static inline __m512 one_nan(__m512 product)
 {
-    return f32_of(_mm512_mask_mov_epi32(bits_of(product),
-                                        _mm512_cmp_ps_mask(product, product, _CMP_UNORD_Q),
+    return f32_of(_mm512_mask_mov_epi32(bits_of(product), nan_lanes(product),
                                         set32(F32_NAN_BITS)));
 }
 
